@@ -1,0 +1,42 @@
+// An owned CPU tensor: 64-byte aligned, zero-filled pages from the system until first written.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "common/tensor/dtype.h"
+#include "common/tensor/shape.h"
+#include "common/tensor/tensor_view.h"
+
+namespace m1 {
+
+class Tensor {
+ public:
+  Tensor() = default;
+  // Zero-filled.
+  Tensor(DType dtype, const Shape& shape);
+
+  DType dtype() const { return dtype_; }
+  const Shape& shape() const { return shape_; }
+  TensorView view() { return TensorView(data_.get(), dtype_, shape_); }
+  ConstTensorView view() const { return ConstTensorView(data_.get(), dtype_, shape_); }
+  template <typename T>
+  T* data_as() {
+    return view().data_as<T>();
+  }
+  template <typename T>
+  const T* data_as() const {
+    return view().data_as<T>();
+  }
+
+ private:
+  struct Free {
+    void operator()(void* data) const;
+  };
+  DType dtype_ = DType::kF32;
+  Shape shape_;
+  std::unique_ptr<void, Free> data_;
+};
+
+}  // namespace m1
