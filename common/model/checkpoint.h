@@ -1,0 +1,45 @@
+// A checkpoint directory: config.json and safetensors (one file, or several with an index), mapped
+// read-only. Opening reads headers only; a tensor's pages are touched when somebody uses them, so a
+// worker's resident memory is what it owns.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/model/config.h"
+#include "common/model/weights.h"
+
+namespace m1 {
+
+// Immutable after Open, thread-safe. Views handed out live as long as the Checkpoint.
+class Checkpoint {
+ public:
+  // Checks every tensor's name, shape and dtype against the config, for the whole checkpoint.
+  // Errors: NotFound (no such directory or file), DataLoss (a missing, doubled, truncated, overlapping
+  // or ill-typed tensor, or a malformed header) naming file and tensor, InvalidArgument (config.json).
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& directory);
+  ~Checkpoint();
+
+  const ModelConfig& config() const;
+  // 64 hex digits: SHA-256 over config, tensor table and 4 KiB out of each tensor. Touches a page or two
+  // of every tensor through reads of the file, not through the mapping.
+  const std::string& fingerprint() const;
+  // "bf16", "fp32", ... : the storage format of the expert weights.
+  const std::string& weight_format() const;
+
+  AttentionWeights attention_weights() const;
+  ExpertWeights expert_weights(int32_t layer, int32_t expert) const;
+  // Bytes of the tensors that a worker of that role maps.
+  int64_t attention_weight_bytes() const;
+  int64_t expert_weight_bytes(const std::vector<int32_t>& experts) const;
+
+ private:
+  struct State;
+  explicit Checkpoint(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace m1
