@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+
 #include "common/text/python_json.h"
 
 namespace m1 {
@@ -16,9 +17,11 @@ constexpr absl::string_view kEndSentence = "<end_of_sentence>";
 
 constexpr absl::string_view kToolsHeader =
     "system tool_setting=tools\nYou are provided with these tools:\n<tools>\n";
-// The missing quotes around name and arguments are the reference's: its ''name'' ends and reopens a Jinja string.
+// The missing quotes around name and arguments are the reference's: its ''name'' ends and reopens a
+// Jinja string.
 constexpr absl::string_view kToolsFooter =
-    "</tools>\n\nIf you need to call tools, please respond with <tool_calls></tool_calls> XML tags, and provide "
+    "</tools>\n\nIf you need to call tools, please respond with <tool_calls></tool_calls> XML "
+    "tags, and provide "
     "tool-name and json-object of arguments, following the format below:\n<tool_calls>\n"
     "{name: <tool-name-1>, arguments: <args-json-object-1>}\n...\n</tool_calls>";
 
@@ -26,10 +29,13 @@ using Parts = std::vector<TemplatePart>;
 
 class SegmentWriter {
  public:
-  void Control(absl::string_view name) { segments_.push_back({.is_control = true, .text = std::string(name)}); }
+  void Control(absl::string_view name) {
+    segments_.push_back({.is_control = true, .text = std::string(name)});
+  }
   void Text(absl::string_view text) {
     if (text.empty()) return;
-    if (segments_.empty() || segments_.back().is_control) segments_.push_back({.is_control = false, .text = ""});
+    if (segments_.empty() || segments_.back().is_control)
+      segments_.push_back({.is_control = false, .text = ""});
     segments_.back().text.append(text.data(), text.size());
   }
   void Sentence(absl::string_view head, absl::string_view text) {
@@ -74,7 +80,8 @@ absl::StatusOr<std::string> ToolResults(const TemplateMessage& message, size_t i
   const Parts* parts = std::get_if<Parts>(&message.content);
   if (parts == nullptr) {
     const std::string* plain = std::get_if<std::string>(&message.content);
-    if (plain != nullptr && plain->empty()) return text;  // the reference's loop runs over no characters
+    if (plain != nullptr && plain->empty())
+      return text;  // the reference's loop runs over no characters
     return MessageError(index, ": not a list of parts");
   }
   for (size_t i = 0; i < parts->size(); ++i) {
@@ -123,20 +130,23 @@ absl::StatusOr<std::string> TextWithCalls(const ChatMessage& message, const std:
   text += "<tool_calls>\n";
   for (size_t i = 0; i < message.tool_calls.size(); ++i) {
     const ChatToolCall& call = message.tool_calls[i];
-    absl::StatusOr<std::string> arguments =
-        CanonicalField(absl::StrCat(path, ".tool_calls[", i, "].arguments_json"), call.arguments_json);
+    absl::StatusOr<std::string> arguments = CanonicalField(
+        absl::StrCat(path, ".tool_calls[", i, "].arguments_json"), call.arguments_json);
     if (!arguments.ok()) return arguments.status();
-    absl::StrAppend(&text, "{\"name\": ", PythonJsonString(call.name), ", \"arguments\": ", *arguments, "}\n");
+    absl::StrAppend(&text, "{\"name\": ", PythonJsonString(call.name),
+                    ", \"arguments\": ", *arguments, "}\n");
   }
   text += "</tool_calls>";
   return text;
 }
 
 absl::StatusOr<std::string> ToolLine(const ChatTool& tool, const std::string& path) {
-  absl::StatusOr<std::string> parameters = CanonicalField(path + ".parameters_json", tool.parameters_json);
+  absl::StatusOr<std::string> parameters =
+      CanonicalField(path + ".parameters_json", tool.parameters_json);
   if (!parameters.ok()) return parameters.status();
   std::string line = absl::StrCat("{\"name\": ", PythonJsonString(tool.name));
-  if (tool.description) absl::StrAppend(&line, ", \"description\": ", PythonJsonString(*tool.description));
+  if (tool.description)
+    absl::StrAppend(&line, ", \"description\": ", PythonJsonString(*tool.description));
   absl::StrAppend(&line, ", \"parameters\": ", *parameters, "}");
   return line;
 }
@@ -174,7 +184,8 @@ absl::StatusOr<std::vector<PromptSegment>> RenderTemplate(const TemplateInput& i
     writer.Sentence(kToolsHeader, absl::StrCat(lines, kToolsFooter));
   }
   for (size_t i = 0; i < input.messages.size(); ++i) {
-    if (absl::Status status = WriteMessage(input.messages[i], i, &writer); !status.ok()) return status;
+    if (absl::Status status = WriteMessage(input.messages[i], i, &writer); !status.ok())
+      return status;
   }
   if (input.add_generation_prompt) {
     writer.Control(kBeginSentence);
@@ -195,7 +206,8 @@ absl::StatusOr<TemplateInput> NormalizeChat(const Chat& chat) {
     const std::string path = absl::StrCat("messages[", i, "]");
     const bool is_tool = message.role == ChatRole::kTool;
     if (is_tool != message.tool_name.has_value()) {
-      return FieldError(path + ".tool_name", is_tool ? "required for a TOOL message" : "only for a TOOL message");
+      return FieldError(path + ".tool_name",
+                        is_tool ? "required for a TOOL message" : "only for a TOOL message");
     }
     if (!message.tool_calls.empty() && message.role != ChatRole::kAssistant) {
       return FieldError(path + ".tool_calls", "only for an ASSISTANT message");
@@ -234,7 +246,9 @@ absl::StatusOr<std::vector<int32_t>> EncodePrompt(const std::vector<PromptSegmen
       continue;
     }
     const std::optional<int32_t> id = encoder.special_token_id(segment.text);
-    if (!id) return absl::FailedPreconditionError(absl::StrCat("the tokenizer has no token ", segment.text));
+    if (!id)
+      return absl::FailedPreconditionError(
+          absl::StrCat("the tokenizer has no token ", segment.text));
     ids.push_back(*id);
   }
   return ids;

@@ -1,8 +1,9 @@
 // The prompt of a conversation, as the chat template of MiniMax-M1 writes it.
 //
-// A rendering is a list of segments: control tokens, which only the template can write, and the text between them.
-// A caller's text that spells a control token stays text. Each run between two control tokens must be encoded whole
-// (template text and caller text together), for the leading newlines of a message merge with the template's.
+// A rendering is a list of segments: control tokens, which only the template can write, and the
+// text between them. A caller's text that spells a control token stays text. Each run between two
+// control tokens must be encoded whole (template text and caller text together), for the leading
+// newlines of a message merge with the template's.
 #pragma once
 
 #include <cstdint>
@@ -72,11 +73,13 @@ struct PromptSegment {
   std::string text;  // the control token's name, or a run of text, never empty
 };
 
-// Neighbouring runs of text are one segment. Errors: InvalidArgument where the reference raises, naming the message.
+// Neighbouring runs of text are one segment. Errors: InvalidArgument where the reference raises,
+// naming the message.
 absl::StatusOr<std::vector<PromptSegment>> RenderTemplate(const TemplateInput& input);
 
-// What the server makes of a chat: tool calls are appended to the assistant's text, tool messages in a row become
-// parts of one, JSON is printed as Python prints it. Errors: InvalidArgument naming the field by its path.
+// What the server makes of a chat: tool calls are appended to the assistant's text, tool messages
+// in a row become parts of one, JSON is printed as Python prints it. Errors: InvalidArgument naming
+// the field by its path.
 absl::StatusOr<TemplateInput> NormalizeChat(const Chat& chat);
 
 // NormalizeChat, then RenderTemplate, with the generation suffix.
@@ -87,7 +90,8 @@ std::string PromptText(const std::vector<PromptSegment>& segments);
 
 // What EncodePrompt needs of a tokenizer.
 struct PromptEncoder {
-  std::function<std::vector<int32_t>(absl::string_view)> encode_text;  // control strings are plain text
+  std::function<std::vector<int32_t>(absl::string_view)>
+      encode_text;  // control strings are plain text
   std::function<std::optional<int32_t>(absl::string_view)> special_token_id;
 };
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+
 #include "common/text/python_json.h"
 
 namespace m1 {
@@ -30,8 +31,10 @@ std::optional<OutputEvent> ParseCall(absl::string_view line) {
   const absl::StatusOr<JsonValue> call = ParseJson(line, kMaxCallDepth);
   if (!call.ok() || call->kind != JsonValue::Kind::kObject) return std::nullopt;
   const JsonValue* name = call->Find("name");
-  if (name == nullptr || name->kind != JsonValue::Kind::kString || name->text.empty()) return std::nullopt;
-  OutputEvent event{.channel = OutputChannel::kToolCall, .text = "", .name = name->text, .arguments_json = "{}"};
+  if (name == nullptr || name->kind != JsonValue::Kind::kString || name->text.empty())
+    return std::nullopt;
+  OutputEvent event{
+      .channel = OutputChannel::kToolCall, .text = "", .name = name->text, .arguments_json = "{}"};
   const JsonValue* arguments = call->Find("arguments");
   if (arguments != nullptr && arguments->kind != JsonValue::Kind::kNull) {
     if (arguments->kind != JsonValue::Kind::kObject) return std::nullopt;

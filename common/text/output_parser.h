@@ -1,8 +1,9 @@
 // Takes the model's output apart while it arrives: thought, answer, tool calls.
 //
-// A thought stands first, in <think>…</think>; tool calls stand in <tool_calls>…</tool_calls>, one JSON object a
-// line. What is no call inside such a block is shown as content, so nothing the model says is lost but tags and the
-// space around them. The result does not depend on how the text is cut into pieces.
+// A thought stands first, in <think>…</think>; tool calls stand in <tool_calls>…</tool_calls>, one
+// JSON object a line. What is no call inside such a block is shown as content, so nothing the model
+// says is lost but tags and the space around them. The result does not depend on how the text is
+// cut into pieces.
 #pragma once
 
 #include <cstddef>
@@ -29,16 +30,18 @@ struct ChannelRun {
   int64_t num_bytes = 0;
 };
 
-// `channels` go on where those of the call before ended; together, after Finish, they cover every fed byte.
-// <think>, </think> and the space around them count as content, so reasoning is exactly the bytes between the tags
-// (a token is a reasoning token if all its bytes are). A block is kToolCall from tag to tag, malformed lines too.
+// `channels` go on where those of the call before ended; together, after Finish, they cover every
+// fed byte. <think>, </think> and the space around them count as content, so reasoning is exactly
+// the bytes between the tags (a token is a reasoning token if all its bytes are). A block is
+// kToolCall from tag to tag, malformed lines too.
 struct ParsedOutput {
   std::vector<OutputEvent> events;   // neighbours of one text channel are merged
   std::vector<ChannelRun> channels;  // a byte is told as soon as its channel is certain
 };
 
-// Time is linear in the text; memory is bounded by what must be held: a partial tag, a run of space, one line of a
-// block. Not thread-safe. Order of calls: Feed any number of times, Finish once.
+// Time is linear in the text; memory is bounded by what must be held: a partial tag, a run of
+// space, one line of a block. Not thread-safe. Order of calls: Feed any number of times, Finish
+// once.
 class OutputParser {
  public:
   explicit OutputParser(bool tools_enabled) : tools_enabled_(tools_enabled) {}
@@ -79,14 +82,15 @@ class OutputParser {
   Phase phase_ = Phase::kStart;
   bool has_reasoning_ = false;
 
-  size_t matched_ = 0;          // bytes of the tag that phase_ waits for; their channel is not yet told
-  std::string space_;           // kStart, kContent: the run of space before now, not yet shown
+  size_t matched_ = 0;  // bytes of the tag that phase_ waits for; their channel is not yet told
+  std::string space_;   // kStart, kContent: the run of space before now, not yet shown
   bool held_newline_ = false;   // kThought: a newline that is dropped if </think> follows
   bool content_shown_ = false;  // any content so far
   bool after_block_ = false;    // kContent: nothing but space since the last block
-  std::string separator_;       // shown before the next content: space before a block, newline of a malformed line
+  std::string separator_;       // shown before the next content: space before a block, newline of a
+                                // malformed line
 
-  std::string line_;       // kBlock: the line so far, without a partial closing tag
+  std::string line_;        // kBlock: the line so far, without a partial closing tag
   bool in_string_ = false;  // kBlock: inside a JSON string of line_
   bool escaped_ = false;    // kBlock: the character before was a backslash that escapes this one
 

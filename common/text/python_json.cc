@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+
 #include "common/text/utf8_stream.h"
 
 namespace m1 {
@@ -25,7 +26,8 @@ bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 // repr(float): the shortest digits that read back equal, with an exponent below 1e-4 and from 1e16.
 std::string PythonFloat(double value) {
   std::array<char, 40> buffer;
-  const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, std::chars_format::scientific);
+  const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value,
+                                 std::chars_format::scientific);
   const std::string printed(buffer.data(), end.ptr);  // [-]d[.ddd]e[+-]dd
   const size_t e = printed.find('e');
   const std::string sign = printed[0] == '-' ? "-" : "";
@@ -36,9 +38,11 @@ std::string PythonFloat(double value) {
   const int exponent = std::atoi(printed.c_str() + e + 1);
   if (exponent < -4 || exponent >= 16) {
     const std::string fraction = digits.size() > 1 ? "." + digits.substr(1) : "";
-    return absl::StrFormat("%s%c%se%c%02d", sign, digits[0], fraction, exponent < 0 ? '-' : '+', std::abs(exponent));
+    return absl::StrFormat("%s%c%se%c%02d", sign, digits[0], fraction, exponent < 0 ? '-' : '+',
+                           std::abs(exponent));
   }
-  if (exponent < 0) return sign + "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
+  if (exponent < 0)
+    return sign + "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
   const size_t whole = static_cast<size_t>(exponent) + 1;
   if (digits.size() <= whole) return sign + digits + std::string(whole - digits.size(), '0') + ".0";
   return sign + digits.substr(0, whole) + "." + digits.substr(whole);
@@ -53,7 +57,8 @@ void AppendUtf8(uint32_t c, std::string* out) {
   } else if (c < 0x10000) {
     put(0xE0 | c >> 12), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
   } else {
-    put(0xF0 | c >> 18), put(0x80 | (c >> 12 & 0x3F)), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
+    put(0xF0 | c >> 18), put(0x80 | (c >> 12 & 0x3F)), put(0x80 | (c >> 6 & 0x3F)),
+        put(0x80 | (c & 0x3F));
   }
 }
 
@@ -76,7 +81,8 @@ class Reader {
 
  private:
   absl::Status Error() const {
-    return absl::InvalidArgumentError(absl::StrCat("not valid JSON: ", problem_, " at byte ", pos_));
+    return absl::InvalidArgumentError(
+        absl::StrCat("not valid JSON: ", problem_, " at byte ", pos_));
   }
   bool Fail(absl::string_view problem) {
     problem_ = std::string(problem);
@@ -191,7 +197,8 @@ class Reader {
       return true;
     }
     double value = 0;
-    if (!absl::SimpleAtod(token, &value) || !std::isfinite(value)) return Fail("a number out of range");
+    if (!absl::SimpleAtod(token, &value) || !std::isfinite(value))
+      return Fail("a number out of range");
     out->text = PythonFloat(value);
     return true;
   }
@@ -316,7 +323,8 @@ const JsonValue* JsonValue::Find(absl::string_view key) const {
 }
 
 absl::StatusOr<JsonValue> ParseJson(absl::string_view text, int max_depth) {
-  if (!IsValidUtf8(text)) return absl::InvalidArgumentError("not valid JSON: the text is not UTF-8");
+  if (!IsValidUtf8(text))
+    return absl::InvalidArgumentError("not valid JSON: the text is not UTF-8");
   return Reader(text, max_depth).Read();
 }
 

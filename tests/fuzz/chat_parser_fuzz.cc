@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+
 #include "common/text/output_parser.h"
 #include "common/text/utf8_stream.h"
 
@@ -27,14 +28,16 @@ void Append(m1::ParsedOutput output, Result* result) {
     }
   }
   for (const m1::ChannelRun& run : output.channels) {
-    result->channels.append(static_cast<size_t>(run.num_bytes), static_cast<char>('0' + static_cast<int>(run.channel)));
+    result->channels.append(static_cast<size_t>(run.num_bytes),
+                            static_cast<char>('0' + static_cast<int>(run.channel)));
   }
 }
 
 Result Parse(absl::string_view text, bool tools_enabled, size_t stride) {
   m1::OutputParser parser(tools_enabled);
   Result result;
-  for (; text.size() > stride; text.remove_prefix(stride)) Append(parser.Feed(text.substr(0, stride)), &result);
+  for (; text.size() > stride; text.remove_prefix(stride))
+    Append(parser.Feed(text.substr(0, stride)), &result);
   Append(parser.Feed(text), &result);
   Append(parser.Finish(), &result);
   return result;
@@ -51,7 +54,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const bool tools_enabled = (data[0] & 1) != 0;
   const size_t stride = size_t{1} + data[1] % 16;
   m1::Utf8Stream stream;
-  std::string text = stream.Push(absl::string_view(reinterpret_cast<const char*>(data) + 2, size - 2));
+  std::string text =
+      stream.Push(absl::string_view(reinterpret_cast<const char*>(data) + 2, size - 2));
   text += stream.End();
   Require(m1::IsValidUtf8(text));
 
@@ -63,7 +67,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (size_t i = 0; i < whole.events.size(); ++i) {
     const m1::OutputEvent& a = whole.events[i];
     const m1::OutputEvent& b = cut.events[i];
-    Require(a.channel == b.channel && a.text == b.text && a.name == b.name && a.arguments_json == b.arguments_json);
+    Require(a.channel == b.channel && a.text == b.text && a.name == b.name &&
+            a.arguments_json == b.arguments_json);
   }
   return 0;
 }

@@ -1,12 +1,12 @@
 #include "common/text/chat_template.h"
 
+#include <gtest/gtest.h>
+
 #include <fstream>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 #include "common/text/python_json.h"
 
@@ -45,11 +45,14 @@ TemplateInput InputOf(const JsonValue& row) {
     }
     std::vector<TemplatePart> parts;
     for (const JsonValue& part : content->items) {
-      parts.push_back({.type = StringAt(part, "type"), .text = StringAt(part, "text"), .name = StringAt(part, "name")});
+      parts.push_back({.type = StringAt(part, "type"),
+                       .text = StringAt(part, "text"),
+                       .name = StringAt(part, "name")});
     }
     message.content = std::move(parts);
   }
-  for (const JsonValue& tool : row.Find("tools")->items) input.tool_lines.push_back(PrintPythonJson(tool));
+  for (const JsonValue& tool : row.Find("tools")->items)
+    input.tool_lines.push_back(PrintPythonJson(tool));
   input.add_generation_prompt = row.Find("add_generation_prompt")->text == "true";
   return input;
 }
@@ -72,7 +75,8 @@ Chat ChatOf(const JsonValue& api) {
     }
   }
   for (const JsonValue& tool : api.Find("tools")->items) {
-    chat.tools.push_back({*StringAt(tool, "name"), StringAt(tool, "description"), *StringAt(tool, "parameters_json")});
+    chat.tools.push_back({*StringAt(tool, "name"), StringAt(tool, "description"),
+                          *StringAt(tool, "parameters_json")});
   }
   return chat;
 }
@@ -104,7 +108,8 @@ TEST(ChatTemplateTest, RendersChatsOfTheApiLikeTheirNormalForm) {
 
 TEST(ChatTemplateTest, CallersTextNeverBecomesAControlToken) {
   Chat chat;
-  chat.messages.push_back({.role = ChatRole::kUser, .text = "<end_of_sentence>", .tool_calls = {}, .tool_name = {}});
+  chat.messages.push_back(
+      {.role = ChatRole::kUser, .text = "<end_of_sentence>", .tool_calls = {}, .tool_name = {}});
   const auto segments = RenderChat(chat);
   ASSERT_TRUE(segments.ok());
   ASSERT_EQ(segments->size(), 7u);
@@ -115,9 +120,12 @@ TEST(ChatTemplateTest, CallersTextNeverBecomesAControlToken) {
 
 TEST(ChatTemplateTest, NamesTheBadFieldByItsPath) {
   Chat chat;
-  chat.messages.push_back({.role = ChatRole::kTool, .text = "7", .tool_calls = {}, .tool_name = {}});
-  EXPECT_EQ(NormalizeChat(chat).status().message(), "messages[0].tool_name: required for a TOOL message");
-  chat.messages[0] = {.role = ChatRole::kAssistant, .text = "", .tool_calls = {{"f", "[]"}}, .tool_name = {}};
+  chat.messages.push_back(
+      {.role = ChatRole::kTool, .text = "7", .tool_calls = {}, .tool_name = {}});
+  EXPECT_EQ(NormalizeChat(chat).status().message(),
+            "messages[0].tool_name: required for a TOOL message");
+  chat.messages[0] = {
+      .role = ChatRole::kAssistant, .text = "", .tool_calls = {{"f", "[]"}}, .tool_name = {}};
   EXPECT_EQ(NormalizeChat(chat).status().message(),
             "messages[0].tool_calls[0].arguments_json: not a JSON object");
   chat.messages.clear();

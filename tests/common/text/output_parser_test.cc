@@ -1,12 +1,12 @@
 #include "common/text/output_parser.h"
 
+#include <gtest/gtest.h>
+
 #include <fstream>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 #include "common/text/python_json.h"
 
@@ -30,7 +30,8 @@ void Append(const ParsedOutput& output, Result* result) {
     }
   }
   for (const ChannelRun& run : output.channels) {
-    result->channels.append(static_cast<size_t>(run.num_bytes), "crt"[static_cast<int>(run.channel)]);
+    result->channels.append(static_cast<size_t>(run.num_bytes),
+                            "crt"[static_cast<int>(run.channel)]);
   }
 }
 
@@ -132,7 +133,8 @@ TEST(OutputParserTest, EqualsTheReferenceForEveryCut) {
 TEST(OutputParserTest, TellsTheChannelOfEveryByte) {
   EXPECT_EQ(Parse("\n<think>\na\n</think>\nb", true, {}).channels, "ccccccccrrrcccccccccc");
   EXPECT_EQ(Parse("<think>a</th", true, {}).channels, "cccccccrrrrr");
-  EXPECT_EQ(Parse("a <tool_calls>x</tool_calls> b", true, {}).channels, "cc" + std::string(26, 't') + "cc");
+  EXPECT_EQ(Parse("a <tool_calls>x</tool_calls> b", true, {}).channels,
+            "cc" + std::string(26, 't') + "cc");
   EXPECT_EQ(Parse("a <tool_calls>", false, {}).channels, std::string(14, 'c'));
 }
 
@@ -148,7 +150,8 @@ TEST(OutputParserTest, ShowsTextAndChannelsWithoutDelay) {
 }
 
 TEST(OutputParserTest, TakesLinearTime) {
-  for (const char* unit : {"<tool_cal", "</think", " \n", "<think>", "<tool_calls>x\n</tool_calls>", "\\\""}) {
+  for (const char* unit :
+       {"<tool_cal", "</think", " \n", "<think>", "<tool_calls>x\n</tool_calls>", "\\\""}) {
     std::string text = "<think></think><tool_calls>";
     while (text.size() < 1000000) text += unit;
     EXPECT_EQ(Parse(text, true, CharacterStarts(text)).channels.size(), text.size());

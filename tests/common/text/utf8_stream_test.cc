@@ -1,9 +1,9 @@
 #include "common/text/utf8_stream.h"
 
+#include <gtest/gtest.h>
+
 #include <string>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 namespace m1 {
 namespace {
@@ -19,7 +19,8 @@ std::vector<std::string> PushEach(const std::vector<std::string>& pieces) {
 }
 
 TEST(Utf8StreamTest, ShowsACharacterWhenItIsWhole) {
-  EXPECT_EQ(PushEach({"a\xF0\x9F", "\x99", "\x82z"}), (std::vector<std::string>{"a", "", "\xF0\x9F\x99\x82z", ""}));
+  EXPECT_EQ(PushEach({"a\xF0\x9F", "\x99", "\x82z"}),
+            (std::vector<std::string>{"a", "", "\xF0\x9F\x99\x82z", ""}));
 }
 
 TEST(Utf8StreamTest, ShowsBadBytesAsSoonAsTheyAreKnown) {
@@ -30,7 +31,8 @@ TEST(Utf8StreamTest, ShowsBadBytesAsSoonAsTheyAreKnown) {
 TEST(Utf8StreamTest, ReplacesEachMaximalSubpart) {
   const std::string bad(kBad);
   Utf8Stream stream;
-  // Overlong, surrogate, above U+10FFFF: the second byte is out of range, so each byte stands alone.
+  // Overlong, surrogate, above U+10FFFF: the second byte is out of range, so each byte stands
+  // alone.
   EXPECT_EQ(stream.Push("\xC0\x80"), bad + bad);
   EXPECT_EQ(stream.Push("\xE0\x80\x80"), bad + bad + bad);
   EXPECT_EQ(stream.Push("\xED\xA0\x80"), bad + bad + bad);
@@ -40,7 +42,8 @@ TEST(Utf8StreamTest, ReplacesEachMaximalSubpart) {
 }
 
 TEST(Utf8StreamTest, ValidityAgreesWithTheStreamOnAllShortSequences) {
-  const std::string edges("\0\x7F\x80\x8F\x90\x9F\xA0\xBF\xC1\xC2\xDF\xE0\xE1\xED\xEF\xF0\xF1\xF4\xF5\xFF", 20);
+  const std::string edges(
+      "\0\x7F\x80\x8F\x90\x9F\xA0\xBF\xC1\xC2\xDF\xE0\xE1\xED\xEF\xF0\xF1\xF4\xF5\xFF", 20);
   for (size_t n = 0; n < 20 * 20 * 20 * 20; ++n) {
     std::string text;
     for (size_t rest = n, i = 0; i < 4; ++i, rest /= 20) text += edges[rest % 20];
