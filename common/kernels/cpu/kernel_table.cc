@@ -1,0 +1,28 @@
+#include "common/kernels/cpu/kernel_table.h"
+
+#include "common/kernels/cpu/kernels.h"
+#include "common/kernels/cpu/self_test.h"
+
+namespace m1::M1_SIMD_NAMESPACE {
+
+const KernelTable kKernels = {
+    .column_tile = kTileColumns,
+    .embed = Embed,
+    .rms_norm = RmsNorm,
+    .round = Round,
+    .linear = Linear,
+    .gated_up = GatedUp,
+    .scaled_add = ScaledAdd,
+    .sigmoid_mul = SigmoidMul,
+    .top_k_gate = TopKGate,
+    .combine_experts = CombineExperts,
+    .shared_expert_mix = SharedExpertMix,
+    .log_sum_exp = LogSumExp,
+    .rotary = nullptr,
+    .softmax_attention = nullptr,
+    .lightning_attention = nullptr,
+    .exact_function = ExactFunctionOf,
+    .pair_step_is_exact = PairStepIsExact,
+};
+
+}  // namespace m1::M1_SIMD_NAMESPACE

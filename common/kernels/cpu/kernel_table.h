@@ -1,0 +1,59 @@
+// The kernels of one instruction set as pointers: what cpu_backend.cc calls. No standard library
+// here, see kernel_args.h.
+#pragma once
+
+#include <stdint.h>
+
+#include "common/kernels/cpu/kernel_args.h"
+
+namespace m1 {
+
+// Defined in cpu/attention_args.h.
+struct RotaryArgs;
+struct SoftmaxAttentionArgs;
+struct LightningAttentionArgs;
+
+// Every kernel computes a part of its output and expects FTZ and DAZ. Parts may run at once.
+struct KernelTable {
+  // Threads split the columns of a product at multiples of this.
+  int64_t column_tile;
+
+  void (*embed)(const EmbedArgs& args, Range rows);
+  void (*rms_norm)(const RmsNormArgs& args, Range rows);
+  void (*round)(const RoundArgs& args, Range elements);
+  void (*linear)(const LinearArgs& args, Range rows, Range columns);
+  void (*gated_up)(const GatedUpArgs& args, Range rows, Range columns);
+  void (*scaled_add)(const ScaledAddArgs& args, Range elements);
+  void (*sigmoid_mul)(const SigmoidMulArgs& args, Range elements);
+  void (*top_k_gate)(const TopKGateArgs& args, Range rows);
+  void (*combine_experts)(const CombineExpertsArgs& args, Range rows);
+  void (*shared_expert_mix)(const SharedExpertMixArgs& args, Range rows);
+  void (*log_sum_exp)(const LogSumExpArgs& args, Range rows);
+
+  // Null: the plain loop of reference/ runs.
+  void (*rotary)(const RotaryArgs& args, Range rows);
+  void (*softmax_attention)(const SoftmaxAttentionArgs& args, Range items);
+  void (*lightning_attention)(const LightningAttentionArgs& args, Range items);
+
+  // out[i] = f(x[i]) by the vector forms of exact_math.h.
+  void (*exact_function)(ExactFunction function, const float* x, float* out, int64_t n);
+  // Whether the pair step equals two fused multiply-adds on random lanes, infinities and
+  // subnormals among them.
+  bool (*pair_step_is_exact)();
+};
+
+// One per compiled target, defined by kernel_table.cc.
+namespace cpu_portable {
+extern const KernelTable kKernels;
+}
+namespace cpu_avx2 {
+extern const KernelTable kKernels;
+}
+namespace cpu_avx512 {
+extern const KernelTable kKernels;
+}
+namespace cpu_avx512bf16 {
+extern const KernelTable kKernels;
+}
+
+}  // namespace m1

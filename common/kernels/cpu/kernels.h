@@ -1,0 +1,21 @@
+// The kernels of one instruction set, in its own namespace. Contracts: common/kernels/backend.h.
+#pragma once
+
+#include "common/kernels/cpu/kernel_args.h"
+#include "common/kernels/cpu/simd.h"
+
+namespace m1::M1_SIMD_NAMESPACE {
+
+void Embed(const EmbedArgs& args, Range rows);
+void RmsNorm(const RmsNormArgs& args, Range rows);
+void Round(const RoundArgs& args, Range elements);
+void Linear(const LinearArgs& args, Range rows, Range columns);
+void GatedUp(const GatedUpArgs& args, Range rows, Range columns);
+void ScaledAdd(const ScaledAddArgs& args, Range elements);
+void SigmoidMul(const SigmoidMulArgs& args, Range elements);
+void TopKGate(const TopKGateArgs& args, Range rows);
+void CombineExperts(const CombineExpertsArgs& args, Range rows);
+void SharedExpertMix(const SharedExpertMixArgs& args, Range rows);
+void LogSumExp(const LogSumExpArgs& args, Range rows);
+
+}  // namespace m1::M1_SIMD_NAMESPACE
