@@ -45,8 +45,8 @@ float ExactLog(float x) {
   if (x == kInfinity) return kInfinity;
   const int32_t bits = std::bit_cast<int32_t>(x);
   const int32_t exponent = (bits - kSqrtHalfBits) >> 23;
-  const float m = std::bit_cast<float>(static_cast<uint32_t>(bits) -
-                                       (static_cast<uint32_t>(exponent) << 23));
+  const float m =
+      std::bit_cast<float>(static_cast<uint32_t>(bits) - (static_cast<uint32_t>(exponent) << 23));
   const float f = m - 1.0f;
   const float s = f / (2.0f + f);
   const float z = s * s;

@@ -42,8 +42,7 @@ float LogSumExpOf(const float* logits, int64_t vocab, float temperature) {
 
 void LogSumExp(const LogSumExpArgs& args, Range rows) {
   for (int64_t row = rows.begin; row < rows.end; ++row) {
-    args.lse[row] =
-        LogSumExpOf(args.logits + row * args.vocab, args.vocab, args.temperatures[row]);
+    args.lse[row] = LogSumExpOf(args.logits + row * args.vocab, args.vocab, args.temperatures[row]);
   }
 }
 

@@ -5,9 +5,8 @@ namespace m1::M1_SIMD_NAMESPACE {
 
 void Round(const RoundArgs& args, Range elements) {
   WithElements(args.out, 0, [&](auto* to) {
-    ForSteps(elements, [&](int64_t i, auto step) {
-      StoreStep(LoadStep(args.x + i, step), to + i, step);
-    });
+    ForSteps(elements,
+             [&](int64_t i, auto step) { StoreStep(LoadStep(args.x + i, step), to + i, step); });
   });
 }
 

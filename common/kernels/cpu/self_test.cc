@@ -46,8 +46,7 @@ uint16_t RandomBf16(Random& random) {
     case 2:
       return static_cast<uint16_t>(sign | 0x7f80U);
     default:
-      return static_cast<uint16_t>((bits >> 31) != 0 ? bits
-                                                     : sign | (0x3e00U + (bits & 0x3ffU)));
+      return static_cast<uint16_t>((bits >> 31) != 0 ? bits : sign | (0x3e00U + (bits & 0x3ffU)));
   }
 }
 
@@ -76,8 +75,8 @@ bool PairStepIsExact() {
       __builtin_memcpy(&sum[j], halves, sizeof(float));
     }
     for (int i = 0; i < 32; ++i) {
-      const uint32_t wide[2] = {static_cast<uint32_t>(a[i]) << 16,
-                                static_cast<uint32_t>(b[i]) << 16};
+      const uint32_t wide[2] = {static_cast<uint32_t>(a[i]) << 16, static_cast<uint32_t>(b[i])
+                                                                       << 16};
       for (int operand = 0; operand < 2; ++operand) {
         float* to = i % 2 == 0 ? even[operand] : odd[operand];
         __builtin_memcpy(&to[i / 2], &wide[operand], sizeof(float));

@@ -1,5 +1,5 @@
-// 16 fp32 lanes on any instruction set. A source that includes this is compiled once per target with
-// -DM1_SIMD_TARGET=portable|avx2|avx512|avx512bf16 and puts its code into M1_SIMD_NAMESPACE.
+// 16 fp32 lanes on any instruction set. A source that includes this is compiled once per target
+// with -DM1_SIMD_TARGET=portable|avx2|avx512|avx512bf16 and puts its code into M1_SIMD_NAMESPACE.
 // Every target gives the same bits. No standard library here, see kernel_args.h.
 //
 //   F32x16, I32x16, Mask16; Zero Set Load LoadPartial Store StorePartial (float or bf16 memory)

@@ -31,9 +31,7 @@ inline __m256 WidenHalf(const uint16_t* from) {
   const __m128i bf16 = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bf16), 16));
 }
-inline F32x16 Load(const float* from) {
-  return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)};
-}
+inline F32x16 Load(const float* from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
 inline F32x16 Load(const uint16_t* from) { return {WidenHalf(from), WidenHalf(from + 8)}; }
 // The first n lanes (n <= 16), then zeros.
 template <typename T>
@@ -99,15 +97,11 @@ inline F32x16 Select(Mask16 mask, F32x16 yes, F32x16 no) {
           _mm256_blendv_ps(no.high, yes.high, mask.high)};
 }
 
-inline I32x16 BitsOf(F32x16 a) {
-  return {_mm256_castps_si256(a.low), _mm256_castps_si256(a.high)};
-}
+inline I32x16 BitsOf(F32x16 a) { return {_mm256_castps_si256(a.low), _mm256_castps_si256(a.high)}; }
 inline F32x16 FromBits(I32x16 a) {
   return {_mm256_castsi256_ps(a.low), _mm256_castsi256_ps(a.high)};
 }
-inline I32x16 SetInt(int32_t value) {
-  return {_mm256_set1_epi32(value), _mm256_set1_epi32(value)};
-}
+inline I32x16 SetInt(int32_t value) { return {_mm256_set1_epi32(value), _mm256_set1_epi32(value)}; }
 inline I32x16 AddInt(I32x16 a, I32x16 b) {
   return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
 }

@@ -98,9 +98,7 @@ inline F32x16 OddOf(__m512i pairs) {
   return {_mm512_castsi512_ps(
       _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000U))))};
 }
-inline F32x16 EvenOf(__m512i pairs) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))};
-}
+inline F32x16 EvenOf(__m512i pairs) { return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))}; }
 
 #if M1_SIMD_ID == M1_SIMD_ID_avx512bf16
 struct Bf16x32 {
@@ -139,12 +137,12 @@ inline float ReduceTree(F32x16 a) {
 // The trees of a, b, c and d side by side.
 inline void ReduceTrees4(F32x16 a, F32x16 b, F32x16 c, F32x16 d, float* to) {
   // A 256-bit half holds one operand's eight sums, then a 128-bit quarter its four.
-  const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44),
-                                  _mm512_shuffle_f32x4(a.v, b.v, 0xee));
-  const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c.v, d.v, 0x44),
-                                  _mm512_shuffle_f32x4(c.v, d.v, 0xee));
-  const __m512 by4 = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88),
-                                   _mm512_shuffle_f32x4(ab, cd, 0xdd));
+  const __m512 ab =
+      _mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee));
+  const __m512 cd =
+      _mm512_add_ps(_mm512_shuffle_f32x4(c.v, d.v, 0x44), _mm512_shuffle_f32x4(c.v, d.v, 0xee));
+  const __m512 by4 =
+      _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
   const __m512 by2 = _mm512_add_ps(by4, _mm512_permute_ps(by4, 0x4e));
   const __m512 by1 = _mm512_add_ps(by2, _mm512_permute_ps(by2, 0xb1));
   const __m512i quarters = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);

@@ -37,9 +37,10 @@ inline float AddLanes(std::array<float, 16> lanes) {
   return lanes[0];
 }
 
-// Dot form of n elements of a from a_begin and of b from b_begin; equal dtypes.
+// Dot form of n elements of a from a_begin and of b from b_begin; in pairs where both are bf16.
 inline float DotForm(ConstTensorView a, int64_t a_begin, ConstTensorView b, int64_t b_begin,
                      int64_t n) {
+  const bool in_pairs = a.dtype() == DType::kBf16 && b.dtype() == DType::kBf16;
   std::array<float, 16> lanes{};
   const auto add = [&](size_t lane, int64_t i) {
     const float x = i < n ? LoadAct(a, a_begin + i) : 0.0f;
@@ -49,7 +50,7 @@ inline float DotForm(ConstTensorView a, int64_t a_begin, ConstTensorView b, int6
   for (int64_t begin = 0; begin < n; begin += 32) {
     for (size_t j = 0; j < 16; ++j) {
       const int64_t lane = static_cast<int64_t>(j);
-      if (a.dtype() == DType::kBf16) {
+      if (in_pairs) {
         add(j, begin + 2 * lane + 1);
         add(j, begin + 2 * lane);
       } else {

@@ -1,0 +1,38 @@
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "common/kernels/exact_math.h"
+#include "common/kernels/reference/act_row.h"
+#include "common/kernels/reference/dense_ops.h"
+
+namespace m1 {
+namespace {
+
+float LogSumExpOf(const float* logits, int64_t vocab, float temperature) {
+  float max = -std::numeric_limits<float>::infinity();
+  for (int64_t v = 0; v < vocab; ++v) {
+    // The formula alone would give a finite lse where some logits are -inf.
+    if (!std::isfinite(logits[v])) return std::numeric_limits<float>::quiet_NaN();
+    const float quotient = logits[v] / temperature;
+    max = quotient > max ? quotient : max;
+  }
+  std::array<float, 16> lanes{};
+  for (int64_t v = 0; v < vocab; ++v) {
+    float& lane = lanes[static_cast<size_t>(v % 16)];
+    lane = lane + ExactExp(logits[v] / temperature - max);
+  }
+  return max + ExactLog(AddLanes(lanes));
+}
+
+}  // namespace
+
+void ReferenceLogSumExp(ConstTensorView logits, ConstTensorView temperatures, TensorView lse) {
+  const int64_t vocab = logits.dim(1);
+  for (int64_t row = 0; row < logits.dim(0); ++row) {
+    lse.data_as<float>()[row] = LogSumExpOf(logits.data_as<float>() + row * vocab, vocab,
+                                            temperatures.data_as<float>()[row]);
+  }
+}
+
+}  // namespace m1

@@ -1,0 +1,10 @@
+#include "common/kernels/reference/act_row.h"
+#include "common/kernels/reference/dense_ops.h"
+
+namespace m1 {
+
+void ReferenceRound(ConstTensorView x, TensorView out) {
+  for (int64_t i = 0; i < x.num_elements(); ++i) StoreAct(out, i, LoadAct(x, i));
+}
+
+}  // namespace m1
