@@ -1,0 +1,75 @@
+// The two ends of the expert exchange, without a transport. The attention worker holds an ExpertExchange; an
+// expert worker offers an ExpertExecutor. Transports: inproc_exchange.h here, gRPC in common/rpc/grpc_exchange.h.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "common/tensor/tensor_view.h"
+
+namespace m1 {
+
+// Rows of one layer with their routing. The views must live until Combine returned.
+struct DispatchBatch {
+  int32_t layer = 0;
+  int32_t experts_per_row = 0;
+  ConstTensorView rows;                  // act [num_rows, hidden]
+  std::span<const int32_t> expert_ids;   // [num_rows * experts_per_row], gate order
+  TensorView out;                        // act [num_rows, experts_per_row, hidden]: unweighted expert outputs
+};
+
+// What one peer hosts and how it fares, for GetTopology and logs.
+struct ExpertPeer {
+  std::string address;
+  bool connected = false;
+  std::vector<int32_t> experts;  // sorted; empty until it was first reached
+  std::string last_error;        // why it is not connected, or what did not fit
+};
+
+// Attention side. One thread calls Dispatch and Combine, in turn; the rest is thread-safe.
+class ExpertExchange {
+ public:
+  virtual ~ExpertExchange() = default;
+
+  // Sends the rows to the hosts of their experts. Errors: InvalidArgument for ids without meaning.
+  virtual absl::Status Dispatch(const DispatchBatch& batch) = 0;
+  // Waits until `out` of the last Dispatch is complete. A lost peer gets the same rows again once it (or another
+  // host of the expert) is back. Errors: Unavailable naming the experts that had no host for the loss timeout, Cancelled
+  // after Shutdown, InvalidArgument/Internal as a peer answered. After an error `out` is undefined.
+  virtual absl::Status Combine() = 0;
+
+  // Experts without a connected host, sorted; empty when every expert can be reached.
+  virtual std::vector<int32_t> MissingExperts() const = 0;
+  virtual std::vector<ExpertPeer> Peers() const = 0;
+  // Ends waits from another thread.
+  virtual void Shutdown() = 0;
+};
+
+// A row of a job and the expert it goes through.
+struct RowExpert {
+  int32_t row = 0;
+  int32_t expert = 0;
+};
+
+struct ExpertJob {
+  int32_t layer = 0;
+  ConstTensorView rows;                // act [num_rows, hidden]
+  std::span<const RowExpert> pairs;    // any order, any multiplicity
+  TensorView out;                      // act [pairs.size(), hidden], out[i] belongs to pairs[i]
+};
+
+// Expert side. Thread-compatible.
+class ExpertExecutor {
+ public:
+  virtual ~ExpertExecutor() = default;
+  virtual const std::vector<int32_t>& hosted_experts() const = 0;
+  // Runs jobs of one layer together, rows grouped by expert. Jobs are validated by the caller against ValidateJob.
+  virtual absl::Status Execute(std::span<const ExpertJob> jobs) = 0;
+  // InvalidArgument naming what is wrong: layer, hidden size, dtype, row or expert out of range, expert not hosted.
+  virtual absl::Status ValidateJob(const ExpertJob& job) const = 0;
+};
+
+}  // namespace m1
