@@ -1,0 +1,35 @@
+// Client channels as all our processes use them.
+#pragma once
+
+#include <grpcpp/channel.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace m1 {
+
+struct ChannelOptions {
+  // A lost connection is tried again after min_backoff, doubling with jitter up to max_backoff.
+  absl::Duration min_backoff = absl::Milliseconds(50);
+  absl::Duration max_backoff = absl::Seconds(1);
+  // A silent peer is pinged after keepalive_time and given up keepalive_timeout later.
+  absl::Duration keepalive_time = absl::Seconds(10);
+  absl::Duration keepalive_timeout = absl::Seconds(5);
+};
+
+// A channel with its own connection, never shared with another channel of the process; messages of
+// any size are received. `address`: "host:port", "unix:path" or "dns:///name:port".
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
+                                           const ChannelOptions& options = {});
+
+// "a:1,unix:/b" -> {"a:1", "unix:/b"}; white space around entries is dropped. Errors:
+// InvalidArgument for an empty entry, a doubled one, or one that is neither host:port, unix:path
+// nor dns:///name:port.
+absl::StatusOr<std::vector<std::string>> ParseAddressList(absl::string_view text);
+
+}  // namespace m1

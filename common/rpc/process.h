@@ -1,0 +1,25 @@
+// What every server process does first and last.
+#pragma once
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+
+namespace m1 {
+
+// Call first in main, before any thread: blocks SIGTERM and SIGINT (they are taken by
+// WaitForTerminationSignal), ignores SIGPIPE, switches off abseil's mutex deadlock detector (the
+// distribution's build runs it; it costs microseconds on each of gRPC's locks) and sets the log
+// level. Errors: InvalidArgument naming --log_level.
+absl::Status InitProcess(absl::string_view log_level);
+
+// Waits for SIGTERM or SIGINT and returns which. From then on a second one ends the process at
+// once, with exit code 1.
+int WaitForTerminationSignal();
+
+// 0 OK; 2 InvalidArgument (flags, configuration); 3 DataLoss or NotFound (model files); else 1.
+int ExitCodeFor(const absl::Status& status);
+
+// Logs the error and returns ExitCodeFor: `return ExitWith(status);` in main.
+int ExitWith(const absl::Status& status);
+
+}  // namespace m1

@@ -1,0 +1,69 @@
+// A gRPC server with what all our servers share: grpc.health.v1, reflection, the line
+// `listening HOST:PORT` on stdout, and one order of shutdown:
+//
+//   runner->SetServing(false);   // balancers and routers look elsewhere
+//   ... drain: the service ends or finishes its long-lived streams ...
+//   runner->Shutdown(grace);     // no new calls; what runs after `grace` is cancelled
+//   ... stop the engine, free the device ...
+//
+// Services, and whatever `configure` added, must outlive the runner. Thread-safe, except
+// destruction.
+#pragma once
+
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace m1 {
+
+struct ServerOptions {
+  // An IP address or host name, or "unix:PATH" (then `port` is unused).
+  std::string address = "127.0.0.1";
+  // 0 picks a free port. A port in use is an error, never shared.
+  int port = 0;
+  // -1: no limit.
+  int max_receive_message_bytes = 64 << 20;
+  // Print `listening HOST:PORT` to stdout once the server accepts connections.
+  bool announce = true;
+};
+
+class ServerRunner {
+ public:
+  // `configure` may add completion queues to the builder; such queues are shut down by their owner
+  // after Shutdown returned. Errors: InvalidArgument naming --address and --port when listening
+  // fails.
+  static absl::StatusOr<std::unique_ptr<ServerRunner>> Start(
+      const ServerOptions& options, const std::vector<grpc::Service*>& services,
+      const std::function<void(grpc::ServerBuilder&)>& configure = nullptr);
+  // Shuts down at once if Shutdown was not called.
+  ~ServerRunner();
+  ServerRunner(const ServerRunner&) = delete;
+  ServerRunner& operator=(const ServerRunner&) = delete;
+
+  // 0 on a unix socket.
+  int port() const { return port_; }
+  // "127.0.0.1:5001" or "unix:PATH": what clients connect to.
+  const std::string& target() const { return target_; }
+
+  // State of grpc.health.v1 service "". NOT_SERVING at first.
+  void SetServing(bool serving);
+  // Waits for SIGTERM or SIGINT; see InitProcess in process.h.
+  void WaitForSignal();
+  void Shutdown(absl::Duration grace);
+
+ private:
+  ServerRunner() = default;
+
+  int port_ = 0;
+  std::string target_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace m1
