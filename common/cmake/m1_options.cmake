@@ -3,6 +3,7 @@ option(M1_BUILD_TESTS "Build the tests" ON)
 option(M1_ENABLE_RPC "Build the gRPC services; OFF builds the libraries and engines without gRPC" ON)
 option(M1_ENABLE_CUDA "Build the CUDA backend" OFF)
 option(M1_ENABLE_PCH "Use precompiled headers for targets that include gRPC or gtest" ON)
+option(M1_ENABLE_FUZZ "Build the fuzz targets with libFuzzer (clang only)" OFF)
 set(M1_SANITIZER "" CACHE STRING "Sanitizers for every target, for example address,undefined")
 
 set(CMAKE_CXX_STANDARD 20)

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# The slower checks: AddressSanitizer + UBSan with the services, ThreadSanitizer on engines and policy, clang's
+# thread-safety analysis, clang-tidy, and fuzzing. Usage: scripts/check.sh
+#   M1_FUZZ_SECONDS  seconds for each fuzz target (default 20)
+#   M1_TIDY_SECONDS  clang-tidy starts no further file after this many seconds (default 600; 0: all files)
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
+M1_FUZZ_SECONDS="${M1_FUZZ_SECONDS:-20}"
+M1_TIDY_SECONDS="${M1_TIDY_SECONDS:-600}"
+# A leak is a failure as well; reports name lines.
+export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:strict_string_checks=1}"
+export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1}"
+export TSAN_OPTIONS="${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1}"
+
+install() {
+  m1_install_packages "${M1_BUILD_PACKAGES[@]}" "${M1_TEST_PACKAGES[@]}" "${M1_CHECK_PACKAGES[@]}"
+  m1_install_python
+}
+
+asan_services_tests() {
+  ctest --preset asan-services -j "$M1_JOBS" -LE 'gpu|slow|lint' --no-tests=error
+}
+
+# Only the tests that run threads of ours: label engine. Test and target have the same name.
+tsan() {
+  local targets
+  cmake --preset tsan >/dev/null
+  mapfile -t targets < <(ctest --preset tsan -N -L engine | sed -n 's/^ *Test *#[0-9]*: //p')
+  if ((${#targets[@]} == 0)); then
+    echo "no test has the label engine"
+    return 0
+  fi
+  m1_build tsan "${targets[@]}"
+  ctest --preset tsan -j "$M1_JOBS" -L engine --no-tests=error
+}
+
+fuzz() {
+  local target found=0
+  m1_build fuzz m1_fuzzers
+  for target in build/fuzz/fuzz/*_fuzz; do
+    [[ -x "$target" ]] || continue
+    scripts/lib/fuzz_one.sh "$target" "$M1_FUZZ_SECONDS"
+    found=1
+  done
+  ((found)) || m1_die "no fuzz target was built"
+}
+
+m1_stage "install what is missing" install
+m1_stage "clang build with thread-safety analysis" m1_build clang-analysis
+m1_stage "clang-tidy" scripts/lib/clang_tidy.sh build/clang-analysis "$M1_TIDY_SECONDS" "$M1_JOBS"
+m1_stage "tsan: engines and policy" tsan
+m1_stage "fuzz" fuzz
+m1_stage "asan+ubsan build with services" m1_build asan-services
+m1_stage "asan+ubsan tests with services" asan_services_tests
+m1_print_stages
+echo "check.sh: passed"
