@@ -99,8 +99,8 @@ class LayoutLintTest(unittest.TestCase):
         self.assert_found("starts without a comment")
 
     def test_no_readme(self):
-        self.write("common/text/utf8.h", HEADER)
-        self.assert_found("common/text: no README.md")
+        self.write("common/tensor/dtype.h", HEADER)
+        self.assert_found("common/tensor: no README.md")
 
     def test_folder_of_no_layer(self):
         self.source("common/utils/strings.h")
