@@ -8,8 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/model/config.h"
+#include "common/model/prefetch.h"
 #include "common/model/weights.h"
 
 namespace m1 {
@@ -18,20 +21,27 @@ namespace m1 {
 class Checkpoint {
  public:
   // Checks every tensor's name, shape and dtype against the config, for the whole checkpoint.
-  // Errors: NotFound (no such directory or file), DataLoss (a missing, doubled, truncated, overlapping
-  // or ill-typed tensor, or a malformed header) naming file and tensor, InvalidArgument (config.json).
+  // Errors: NotFound (no such directory or file), DataLoss (a missing, doubled, truncated,
+  // overlapping or ill-typed tensor, or a malformed header) naming file and tensor, InvalidArgument
+  // (config.json).
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& directory);
   ~Checkpoint();
 
   const ModelConfig& config() const;
-  // 64 hex digits: SHA-256 over config, tensor table and 4 KiB out of each tensor. Touches a page or two
-  // of every tensor through reads of the file, not through the mapping.
+  // 64 hex digits: SHA-256 over config, tensor table and 4 KiB out of each tensor. Touches a page
+  // or two of every tensor through reads of the file, not through the mapping.
   const std::string& fingerprint() const;
   // "bf16", "fp32", ... : the storage format of the expert weights.
   const std::string& weight_format() const;
 
   AttentionWeights attention_weights() const;
   ExpertWeights expert_weights(int32_t layer, int32_t expert) const;
+  // Makes a role's bytes resident, and no others (but for what shares their pages), before the
+  // first request pays for it. Errors: DataLoss naming the tensor's file when reading fails;
+  // Cancelled when `progress` returned false. The disk is read in order, about as fast as it can.
+  absl::Status PrefetchAttention(const PrefetchProgress& progress = nullptr) const;
+  absl::Status PrefetchExperts(const std::vector<int32_t>& experts,
+                               const PrefetchProgress& progress = nullptr) const;
   // Bytes of the tensors that a worker of that role maps.
   int64_t attention_weight_bytes() const;
   int64_t expert_weight_bytes(const std::vector<int32_t>& experts) const;

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+
 #include "common/tensor/dtype.h"
 
 namespace m1 {
@@ -37,7 +38,9 @@ struct ModelConfig {
   int32_t num_experts = 0;
   int32_t num_experts_per_token = 0;
   int32_t expert_intermediate_size = 0;
-  int32_t shared_intermediate_size = 0;  // 0: no shared expert
+  // 0: no shared expert. Checkpoint::Open puts the width of the tensors here: some code of the
+  // family sizes the shared expert by intermediate_size.
+  int32_t shared_intermediate_size = 0;
   int32_t vocab_size = 0;
   int64_t max_context_tokens = 0;
   float rms_norm_eps = 1e-5F;
@@ -46,13 +49,16 @@ struct ModelConfig {
   std::vector<LayerKind> layer_kinds;  // [num_layers]
   ResidualScale lightning_scale, softmax_scale, mlp_scale;
   std::vector<int32_t> eos_token_ids;  // from config.json and generation_config.json; may be empty
-  DType weights_dtype = DType::kBf16;  // torch_dtype / dtype; kF32 when the key is absent
+  // What torch_dtype / dtype say (kF32 when both are absent, as in M1's own config).
+  // Checkpoint::Open puts the type of the matrices that it found here: the meaning of
+  // `--activation_dtype auto`.
+  DType weights_dtype = DType::kF32;
 
   int32_t num_lightning_layers() const;
   int32_t num_softmax_layers() const;
   const ResidualScale& attention_scale(int32_t layer) const {
     return layer_kinds[static_cast<size_t>(layer)] == LayerKind::kLightning ? lightning_scale
-                                                                           : softmax_scale;
+                                                                            : softmax_scale;
   }
 };
 
@@ -60,6 +66,9 @@ struct ModelConfig {
 absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view config_json);
 // Reads DIR/config.json and, where present, DIR/generation_config.json (for eos ids).
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& directory);
+
+// All fields in one line of key=value text: for the log, and what the fingerprint hashes.
+std::string DescribeModelConfig(const ModelConfig& config);
 
 // Decay rate s >= 0 of every head of a lightning layer: S_t = exp(-s) S_{t-1} + k v^T.
 // Computed in double by libm, rounded once. Shape [num_heads]. A test pins the hash of M1's table.

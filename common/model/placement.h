@@ -10,7 +10,8 @@
 
 namespace m1 {
 
-// "0-7,12" -> sorted ids. Errors: InvalidArgument on syntax, doubles, or ids outside [0, num_experts).
+// "0-7,12" -> sorted ids. Errors: InvalidArgument on syntax, doubles, or ids outside [0,
+// num_experts).
 absl::StatusOr<std::vector<int32_t>> ParseExpertList(absl::string_view text, int32_t num_experts);
 // "I/N", 0 <= I < N <= num_experts: contiguous shares whose sizes differ by at most one.
 absl::StatusOr<std::vector<int32_t>> ParseShard(absl::string_view text, int32_t num_experts);

@@ -31,9 +31,9 @@ struct SharedMlpWeights {
 };
 
 struct AttentionLayerWeights {
-  ConstTensorView input_norm;           // [hidden]
-  ConstTensorView post_attention_norm;  // [hidden]
-  ConstTensorView gate;                 // [num_experts, hidden]
+  ConstTensorView input_norm;                 // [hidden]
+  ConstTensorView post_attention_norm;        // [hidden]
+  ConstTensorView gate;                       // [num_experts, hidden]
   std::optional<LightningWeights> lightning;  // exactly one of the two
   std::optional<SoftmaxWeights> softmax;
   std::optional<SharedMlpWeights> shared_mlp;
@@ -41,9 +41,9 @@ struct AttentionLayerWeights {
 
 // What an attention worker owns: everything but the experts.
 struct AttentionWeights {
-  ConstTensorView embedding;   // [vocab, hidden]
-  ConstTensorView final_norm;  // [hidden]
-  ConstTensorView lm_head;     // [vocab, hidden]; the embedding when tied
+  ConstTensorView embedding;                  // [vocab, hidden]
+  ConstTensorView final_norm;                 // [hidden]
+  ConstTensorView lm_head;                    // [vocab, hidden]; the embedding when tied
   std::vector<AttentionLayerWeights> layers;  // [num_layers]
 };
 
