@@ -1,5 +1,6 @@
-// The two ends of the expert exchange, without a transport. The attention worker holds an ExpertExchange; an
-// expert worker offers an ExpertExecutor. Transports: inproc_exchange.h here, gRPC in common/rpc/grpc_exchange.h.
+// The two ends of the expert exchange, without a transport. The attention worker holds an
+// ExpertExchange; an expert worker offers an ExpertExecutor. Transports: inproc_exchange.h here,
+// gRPC in common/rpc/grpc_exchange.h.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+
 #include "common/tensor/tensor_view.h"
 
 namespace m1 {
@@ -16,9 +18,9 @@ namespace m1 {
 struct DispatchBatch {
   int32_t layer = 0;
   int32_t experts_per_row = 0;
-  ConstTensorView rows;                  // act [num_rows, hidden]
-  std::span<const int32_t> expert_ids;   // [num_rows * experts_per_row], gate order
-  TensorView out;                        // act [num_rows, experts_per_row, hidden]: unweighted expert outputs
+  ConstTensorView rows;                 // act [num_rows, hidden]
+  std::span<const int32_t> expert_ids;  // [num_rows * experts_per_row], gate order
+  TensorView out;  // act [num_rows, experts_per_row, hidden]: unweighted expert outputs
 };
 
 // What one peer hosts and how it fares, for GetTopology and logs.
@@ -36,9 +38,10 @@ class ExpertExchange {
 
   // Sends the rows to the hosts of their experts. Errors: InvalidArgument for ids without meaning.
   virtual absl::Status Dispatch(const DispatchBatch& batch) = 0;
-  // Waits until `out` of the last Dispatch is complete. A lost peer gets the same rows again once it (or another
-  // host of the expert) is back. Errors: Unavailable naming the experts that had no host for the loss timeout, Cancelled
-  // after Shutdown, InvalidArgument/Internal as a peer answered. After an error `out` is undefined.
+  // Waits until `out` of the last Dispatch is complete. A lost peer gets the same rows again once
+  // it (or another host of the expert) is back. Errors: Unavailable naming the experts that had no
+  // host for the loss timeout, Cancelled after Shutdown, InvalidArgument/Internal as a peer
+  // answered. After an error `out` is undefined.
   virtual absl::Status Combine() = 0;
 
   // Experts without a connected host, sorted; empty when every expert can be reached.
@@ -56,9 +59,9 @@ struct RowExpert {
 
 struct ExpertJob {
   int32_t layer = 0;
-  ConstTensorView rows;                // act [num_rows, hidden]
-  std::span<const RowExpert> pairs;    // any order, any multiplicity
-  TensorView out;                      // act [pairs.size(), hidden], out[i] belongs to pairs[i]
+  ConstTensorView rows;              // act [num_rows, hidden]
+  std::span<const RowExpert> pairs;  // any order, any multiplicity
+  TensorView out;                    // act [pairs.size(), hidden], out[i] belongs to pairs[i]
 };
 
 // Expert side. Thread-compatible.
@@ -66,9 +69,11 @@ class ExpertExecutor {
  public:
   virtual ~ExpertExecutor() = default;
   virtual const std::vector<int32_t>& hosted_experts() const = 0;
-  // Runs jobs of one layer together, rows grouped by expert. Jobs are validated by the caller against ValidateJob.
+  // Runs jobs of one layer together, rows grouped by expert. Jobs are validated by the caller
+  // against ValidateJob.
   virtual absl::Status Execute(std::span<const ExpertJob> jobs) = 0;
-  // InvalidArgument naming what is wrong: layer, hidden size, dtype, row or expert out of range, expert not hosted.
+  // InvalidArgument naming what is wrong: layer, hidden size, dtype, row or expert out of range,
+  // expert not hosted.
   virtual absl::Status ValidateJob(const ExpertJob& job) const = 0;
 };
 

@@ -1,0 +1,85 @@
+#include "expert_worker/engine.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/time/clock.h"
+
+namespace m1 {
+
+Engine::Engine(ExpertExecutor* executor, const EngineOptions& options)
+    : executor_(executor),
+      options_(options),
+      queue_(options.max_queued_jobs),
+      thread_([this] { Loop(); }) {}
+
+Engine::~Engine() { Stop(); }
+
+bool Engine::TrySubmit(EngineJob&& job) { return queue_.TryPush(std::move(job)); }
+
+EngineStats Engine::stats() const { return {num_jobs_, num_runs_, num_rows_}; }
+
+void Engine::Stop() {
+  queue_.Close();
+  if (thread_.joinable()) thread_.join();
+}
+
+void Engine::Loop() {
+  while (true) {
+    if (pending_.empty()) {
+      std::optional<EngineJob> job = queue_.Pop();
+      if (!job.has_value()) return;
+      pending_.push_back(std::move(*job));
+    }
+    Gather();
+    Run(TakeRun());
+  }
+}
+
+void Engine::Gather() {
+  while (pending_.size() < options_.max_queued_jobs) {
+    std::optional<EngineJob> job = queue_.TryPop();
+    if (!job.has_value()) break;
+    pending_.push_back(std::move(*job));
+  }
+  const size_t num_clients = static_cast<size_t>(num_clients_);
+  if (pending_.size() >= num_clients) return;
+  const absl::Time deadline = absl::Now() + options_.gather_time;
+  while (pending_.size() < num_clients) {
+    std::optional<EngineJob> job = queue_.PopUntil(deadline);
+    if (!job.has_value()) return;
+    pending_.push_back(std::move(*job));
+  }
+}
+
+std::vector<EngineJob> Engine::TakeRun() {
+  const int32_t layer = pending_.front().work.layer;
+  std::vector<EngineJob> run;
+  std::vector<EngineJob> rest;
+  int64_t num_rows = 0;
+  for (EngineJob& job : pending_) {
+    const int64_t job_rows = job.work.rows.dim(0);
+    const bool fits = run.empty() || num_rows + job_rows <= options_.max_run_rows;
+    if (job.work.layer == layer && fits) {
+      num_rows += job_rows;
+      run.push_back(std::move(job));
+    } else {
+      rest.push_back(std::move(job));
+    }
+  }
+  pending_ = std::move(rest);
+  ++num_runs_;
+  num_jobs_ += static_cast<int64_t>(run.size());
+  num_rows_ += num_rows;
+  return run;
+}
+
+void Engine::Run(std::vector<EngineJob> run) {
+  std::vector<ExpertJob> jobs;
+  jobs.reserve(run.size());
+  for (const EngineJob& job : run) jobs.push_back(job.work);
+  const absl::Status status = executor_->Execute(jobs);
+  for (EngineJob& job : run) std::move(job.done)(status);
+}
+
+}  // namespace m1

@@ -1,0 +1,75 @@
+// One thread that runs expert jobs of all clients on one device. Jobs of one layer that wait at the
+// same time run together; when several clients are connected, it waits shortly for more of them,
+// since their steps tend to meet. Thread-safe.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/time/time.h"
+
+#include "common/base/bounded_queue.h"
+#include "common/exchange/exchange.h"
+
+namespace m1 {
+
+struct EngineJob {
+  ExpertJob work;  // valid by ExpertExecutor::ValidateJob; its views live until `done` was called
+  absl::AnyInvocable<void(const absl::Status&) &&> done;  // called once, on the engine's thread
+};
+
+struct EngineOptions {
+  size_t max_queued_jobs = 256;
+  // Rows that run together at most; a single job may be larger.
+  int64_t max_run_rows = 4096;
+  // How long the first job waits for company when more than one client is connected.
+  absl::Duration gather_time = absl::Microseconds(100);
+};
+
+// Counters since start.
+struct EngineStats {
+  int64_t num_jobs = 0;
+  int64_t num_runs = 0;
+  int64_t num_rows = 0;
+};
+
+class Engine {
+ public:
+  // `executor` outlives the engine and is called by the engine's thread only.
+  Engine(ExpertExecutor* executor, const EngineOptions& options);
+  // As Stop.
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // False when the queue is full or the engine stops: the caller answers ResourceExhausted.
+  bool TrySubmit(EngineJob&& job);
+  // How many clients may send jobs at the moment.
+  void set_num_clients(int32_t num_clients) { num_clients_ = num_clients; }
+  EngineStats stats() const;
+  // Refuses new jobs, runs those that wait, ends the thread.
+  void Stop();
+
+ private:
+  void Loop();
+  // Adds what waits in the queue, and what comes within gather_time, to pending_.
+  void Gather();
+  // Takes the jobs that run with the oldest one out of pending_.
+  std::vector<EngineJob> TakeRun();
+  void Run(std::vector<EngineJob> run);
+
+  ExpertExecutor* const executor_;
+  const EngineOptions options_;
+  BoundedQueue<EngineJob> queue_;
+  std::vector<EngineJob> pending_;  // oldest first; the thread's own
+  std::atomic<int32_t> num_clients_ = 0;
+  std::atomic<int64_t> num_jobs_ = 0;
+  std::atomic<int64_t> num_runs_ = 0;
+  std::atomic<int64_t> num_rows_ = 0;
+  std::thread thread_;  // last: starts when the rest is there
+};
+
+}  // namespace m1

@@ -1,0 +1,119 @@
+#include "expert_worker/expert_ffn.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/base/status_macros.h"
+
+namespace m1 {
+namespace {
+
+// Bounds the scratch memory; far above the rows an expert needs to be bound by arithmetic.
+constexpr int64_t kMaxRunPairs = 4096;
+
+std::byte* RowPointer(const TensorView& view, int64_t row, int64_t row_bytes) {
+  return static_cast<std::byte*>(view.data()) + row * row_bytes;
+}
+
+const std::byte* RowPointer(const ConstTensorView& view, int64_t row, int64_t row_bytes) {
+  return static_cast<const std::byte*>(view.data()) + row * row_bytes;
+}
+
+}  // namespace
+
+ExpertFfn::ExpertFfn(const ExpertStore* store, KernelBackend* backend, DType activation_dtype)
+    : store_(store), backend_(backend), activation_dtype_(activation_dtype) {}
+
+absl::Status ExpertFfn::ValidateJob(const ExpertJob& job) const {
+  const ExpertModelShape& shape = store_->shape();
+  if (job.layer < 0 || job.layer >= shape.num_layers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer ", job.layer, ", the model has ", shape.num_layers));
+  }
+  if (job.rows.rank() != 2 || job.rows.dim(1) != shape.hidden_size) {
+    return absl::InvalidArgumentError(absl::StrCat("rows are ", job.rows.shape().ToString(),
+                                                   ", want [num_rows, ", shape.hidden_size, "]"));
+  }
+  if (job.rows.dtype() != activation_dtype_ || job.out.dtype() != activation_dtype_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rows are ", std::string(DTypeName(job.rows.dtype())), ", this worker takes ",
+                     std::string(DTypeName(activation_dtype_))));
+  }
+  const Shape wanted_out = {static_cast<int64_t>(job.pairs.size()), shape.hidden_size};
+  if (!(job.out.shape() == wanted_out)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("out is ", job.out.shape().ToString(), ", want ", wanted_out.ToString()));
+  }
+  for (const RowExpert& pair : job.pairs) {
+    if (pair.row < 0 || pair.row >= job.rows.dim(0)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("row ", pair.row, " of ", job.rows.dim(0), " rows"));
+    }
+    if (!store_->hosts(pair.expert)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("expert ", pair.expert, " is not hosted by this worker"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ExpertFfn::Execute(std::span<const ExpertJob> jobs) {
+  std::vector<Item> items;
+  for (size_t job = 0; job < jobs.size(); ++job) {
+    for (size_t pair = 0; pair < jobs[job].pairs.size(); ++pair) {
+      items.push_back(
+          {jobs[job].pairs[pair].expert, static_cast<int32_t>(job), static_cast<int32_t>(pair)});
+    }
+  }
+  std::stable_sort(items.begin(), items.end(),
+                   [](const Item& a, const Item& b) { return a.expert < b.expert; });
+  std::span<const Item> rest = items;
+  while (!rest.empty()) {
+    const size_t count = std::min(rest.size(), static_cast<size_t>(kMaxRunPairs));
+    M1_RETURN_IF_ERROR(RunSorted(jobs, rest.first(count)));
+    rest = rest.subspan(count);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ExpertFfn::RunSorted(std::span<const ExpertJob> jobs, std::span<const Item> items) {
+  const int64_t num_pairs = static_cast<int64_t>(items.size());
+  GrowScratch(num_pairs);
+  const int64_t row_bytes = store_->shape().hidden_size * DTypeBytes(activation_dtype_);
+  const TensorView x = x_.view().Rows(0, num_pairs);
+  const TensorView y = y_.view().Rows(0, num_pairs);
+  std::vector<ExpertGroup> groups;
+  for (int64_t i = 0; i < num_pairs; ++i) {
+    const Item& item = items[static_cast<size_t>(i)];
+    const ExpertJob& job = jobs[static_cast<size_t>(item.job)];
+    const RowExpert& pair = job.pairs[static_cast<size_t>(item.pair)];
+    std::memcpy(RowPointer(x, i, row_bytes), RowPointer(job.rows, pair.row, row_bytes),
+                static_cast<size_t>(row_bytes));
+    if (i == 0 || items[static_cast<size_t>(i) - 1].expert != item.expert) {
+      const ExpertWeights& weights = store_->weights(job.layer, item.expert);
+      groups.push_back({i, 0, weights.w1, weights.w2, weights.w3});
+    }
+    ++groups.back().num_rows;
+  }
+  M1_RETURN_IF_ERROR(backend_->ExpertFfn(x, groups, mid_.view().Rows(0, num_pairs), y));
+  for (int64_t i = 0; i < num_pairs; ++i) {
+    const Item& item = items[static_cast<size_t>(i)];
+    std::memcpy(RowPointer(jobs[static_cast<size_t>(item.job)].out, item.pair, row_bytes),
+                RowPointer(y, i, row_bytes), static_cast<size_t>(row_bytes));
+  }
+  return absl::OkStatus();
+}
+
+void ExpertFfn::GrowScratch(int64_t num_pairs) {
+  const int64_t capacity = x_.shape().rank() == 0 ? 0 : x_.shape()[0];
+  if (num_pairs <= capacity) return;
+  const int64_t grown = std::max<int64_t>(num_pairs, std::min(2 * capacity, kMaxRunPairs));
+  const ExpertModelShape& shape = store_->shape();
+  x_ = Tensor(activation_dtype_, {grown, shape.hidden_size});
+  mid_ = Tensor(activation_dtype_, {grown, shape.intermediate_size});
+  y_ = Tensor(activation_dtype_, {grown, shape.hidden_size});
+}
+
+}  // namespace m1

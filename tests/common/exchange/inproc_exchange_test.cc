@@ -1,0 +1,73 @@
+#include "common/exchange/inproc_exchange.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/expert_worker/random_experts.h"
+#include "tests/support/status_matchers.h"
+
+namespace m1 {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr ExpertModelShape kShape = {
+    .num_layers = 2, .num_experts = 8, .hidden_size = 48, .intermediate_size = 32};
+
+class InprocExchangeTest : public testing::TestWithParam<DType> {};
+
+TEST_P(InprocExchangeTest, AnySplitOfExpertsGivesTheSameBytes) {
+  const RandomExperts weights(kShape, GetParam());
+  RandomBatch batch(kShape, GetParam(), 13);
+  const std::vector<std::byte> expected = ComputeAlone(weights, batch);
+  const std::vector<std::vector<std::vector<int32_t>>> splits = {
+      {{0, 1, 2, 3, 4, 5, 6, 7}},
+      {{0, 1, 2, 3}, {4, 5, 6, 7}},
+      {{0}, {1, 3, 5, 7}, {2, 4}, {6}},
+      {{0, 1, 2, 3, 4, 5}, {3, 4, 5, 6, 7}}};
+  for (const std::vector<std::vector<int32_t>>& split : splits) {
+    std::vector<std::unique_ptr<LocalExperts>> workers;
+    std::vector<ExpertExecutor*> executors;
+    for (const std::vector<int32_t>& experts : split) {
+      workers.push_back(std::make_unique<LocalExperts>(weights, experts, GetParam()));
+      executors.push_back(&workers.back()->executor);
+    }
+    InprocExchange exchange(kShape.num_experts, executors);
+    EXPECT_THAT(exchange.MissingExperts(), IsEmpty());
+    EXPECT_EQ(exchange.Peers().size(), split.size());
+    batch.out = Tensor(GetParam(), batch.out.shape());
+    ASSERT_OK(exchange.Dispatch(batch.batch()));
+    ASSERT_OK(exchange.Combine());
+    EXPECT_EQ(batch.out_bytes(), expected);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(ActivationDTypes, InprocExchangeTest,
+                         testing::Values(DType::kF32, DType::kBf16));
+
+TEST(InprocExchangeErrorTest, NamesExpertsWithoutHost) {
+  const RandomExperts weights(kShape, DType::kF32);
+  LocalExperts worker(weights, {0, 1, 2}, DType::kF32);
+  InprocExchange exchange(kShape.num_experts, {&worker.executor});
+  EXPECT_THAT(exchange.MissingExperts(), ElementsAre(3, 4, 5, 6, 7));
+  RandomBatch batch(kShape, DType::kF32, 1);
+  batch.expert_ids = {1, 6};
+  ASSERT_OK(exchange.Dispatch(batch.batch()));
+  EXPECT_THAT(exchange.Combine(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("experts 6")));
+}
+
+TEST(InprocExchangeErrorTest, RefusesBatchesWithoutMeaningAndEndsAfterShutdown) {
+  const RandomExperts weights(kShape, DType::kF32);
+  LocalExperts worker(weights, {0, 1, 2, 3, 4, 5, 6, 7}, DType::kF32);
+  InprocExchange exchange(kShape.num_experts, {&worker.executor});
+  RandomBatch batch(kShape, DType::kF32, 2);
+  batch.expert_ids[1] = 8;
+  EXPECT_THAT(exchange.Dispatch(batch.batch()),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("expert 8")));
+  exchange.Shutdown();
+  EXPECT_THAT(exchange.Combine(), StatusIs(absl::StatusCode::kCancelled, HasSubstr("shut down")));
+}
+
+}  // namespace
+}  // namespace m1
