@@ -2,90 +2,26 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "common/text/python_json.h"
+#include "tests/common/text/golden_rows.h"
 
 namespace m1 {
 namespace {
 
-using Kind = JsonValue::Kind;
-
 std::vector<JsonValue> ReadRows() {
-  std::ifstream file("tests/golden/minimax-m1/chat_template.jsonl");
-  std::vector<JsonValue> rows;
-  for (std::string line; std::getline(file, line);) {
-    absl::StatusOr<JsonValue> row = ParseJson(line, 200);
-    EXPECT_TRUE(row.ok()) << row.status();
-    if (row.ok()) rows.push_back(*std::move(row));
-  }
-  return rows;
-}
-
-std::optional<std::string> StringAt(const JsonValue& object, absl::string_view key) {
-  const JsonValue* value = object.Find(key);
-  if (value == nullptr || value->kind != Kind::kString) return std::nullopt;
-  return value->text;
-}
-
-TemplateInput InputOf(const JsonValue& row) {
-  TemplateInput input;
-  for (const JsonValue& item : row.Find("messages")->items) {
-    TemplateMessage& message = input.messages.emplace_back();
-    message.role = StringAt(item, "role").value_or("");
-    const JsonValue* content = item.Find("content");
-    if (content == nullptr || content->kind == Kind::kNull) continue;
-    if (content->kind == Kind::kString) {
-      message.content = content->text;
-      continue;
-    }
-    std::vector<TemplatePart> parts;
-    for (const JsonValue& part : content->items) {
-      parts.push_back({.type = StringAt(part, "type"),
-                       .text = StringAt(part, "text"),
-                       .name = StringAt(part, "name")});
-    }
-    message.content = std::move(parts);
-  }
-  for (const JsonValue& tool : row.Find("tools")->items)
-    input.tool_lines.push_back(PrintPythonJson(tool));
-  input.add_generation_prompt = row.Find("add_generation_prompt")->text == "true";
-  return input;
-}
-
-Chat ChatOf(const JsonValue& api) {
-  Chat chat;
-  for (const JsonValue& item : api.Find("messages")->items) {
-    ChatMessage& message = chat.messages.emplace_back();
-    const std::string role = *StringAt(item, "role");
-    message.role = role == "SYSTEM"      ? ChatRole::kSystem
-                   : role == "USER"      ? ChatRole::kUser
-                   : role == "ASSISTANT" ? ChatRole::kAssistant
-                                         : ChatRole::kTool;
-    message.text = StringAt(item, "text").value_or("");
-    message.tool_name = StringAt(item, "tool_name");
-    if (const JsonValue* calls = item.Find("tool_calls")) {
-      for (const JsonValue& call : calls->items) {
-        message.tool_calls.push_back({*StringAt(call, "name"), *StringAt(call, "arguments_json")});
-      }
-    }
-  }
-  for (const JsonValue& tool : api.Find("tools")->items) {
-    chat.tools.push_back({*StringAt(tool, "name"), StringAt(tool, "description"),
-                          *StringAt(tool, "parameters_json")});
-  }
-  return chat;
+  return ReadJsonLines("tests/golden/minimax-m1/chat_template.jsonl");
 }
 
 TEST(ChatTemplateTest, EqualsTheReferenceOnEveryRow) {
   const std::vector<JsonValue> rows = ReadRows();
   ASSERT_EQ(rows.size(), 72u);
   for (const JsonValue& row : rows) {
-    const auto rendered = RenderTemplate(InputOf(row));
+    const auto rendered = RenderTemplate(TemplateInputOf(row));
     const std::optional<std::string> expected = StringAt(row, "rendered");
     ASSERT_EQ(rendered.ok(), expected.has_value()) << *StringAt(row, "name");
     if (!expected) continue;
