@@ -1,0 +1,134 @@
+#include "tools/m1/up_options.h"
+
+#include <cstdint>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace m1 {
+namespace {
+
+constexpr unsigned kExpert = 1;
+constexpr unsigned kAttention = 2;
+constexpr unsigned kRouterBit = 4;
+
+struct ServerFlag {
+  const char* name;
+  unsigned kinds;
+};
+
+constexpr ServerFlag kServerFlags[] = {
+    {"address", kExpert | kAttention | kRouterBit},
+    {"log_level", kExpert | kAttention | kRouterBit},
+    {"activation_dtype", kExpert | kAttention},
+    {"threads", kExpert | kAttention},
+    {"cpu_target", kExpert | kAttention},
+    {"max_sequences", kAttention},
+    {"kv_bytes", kAttention},
+    {"max_context_tokens", kAttention},
+    {"max_step_tokens", kAttention},
+    {"exchange_timeout", kAttention},
+    {"expert_loss_timeout", kAttention},
+    {"queue_size", kRouterBit},
+    {"max_message_bytes", kRouterBit},
+    {"worker_loss_timeout", kRouterBit},
+};
+
+unsigned Bit(ProcessKind kind) {
+  switch (kind) {
+    case ProcessKind::kExpertWorker:
+      return kExpert;
+    case ProcessKind::kAttentionWorker:
+      return kAttention;
+    case ProcessKind::kRouter:
+      return kRouterBit;
+  }
+  return 0;
+}
+
+unsigned KindsOf(absl::string_view name) {
+  for (const ServerFlag& flag : kServerFlags) {
+    if (name == flag.name) return flag.kinds;
+  }
+  return 0;
+}
+
+}  // namespace
+
+absl::string_view BinaryName(ProcessKind kind) {
+  switch (kind) {
+    case ProcessKind::kExpertWorker:
+      return "m1-expert-worker";
+    case ProcessKind::kAttentionWorker:
+      return "m1-attention-worker";
+    case ProcessKind::kRouter:
+      return "m1-router";
+  }
+  return "";
+}
+
+absl::string_view KindName(ProcessKind kind) {
+  switch (kind) {
+    case ProcessKind::kExpertWorker:
+      return "expert worker";
+    case ProcessKind::kAttentionWorker:
+      return "attention worker";
+    case ProcessKind::kRouter:
+      return "router";
+  }
+  return "";
+}
+
+bool IsServerFlag(absl::string_view name) { return KindsOf(name) != 0; }
+
+absl::Status UpOptions::Validate() const {
+  const auto bad = [](absl::string_view flag, auto got, absl::string_view wanted) {
+    return absl::InvalidArgumentError(absl::StrCat("--", flag, " is ", got, ", wanted ", wanted));
+  };
+  if (model.empty()) return bad("model", "empty", "a directory");
+  if (transport == "shm") {
+    return absl::InvalidArgumentError("--transport shm is not available yet; use grpc or inproc");
+  }
+  if (transport != "grpc" && transport != "inproc") {
+    return bad("transport", absl::StrCat("\"", transport, "\""), "grpc or inproc");
+  }
+  if (expert_workers < 1 || expert_workers > 256) {
+    return bad("expert_workers", expert_workers, "1..256");
+  }
+  if (attention_workers < 1 || attention_workers > 64) {
+    return bad("attention_workers", attention_workers, "1..64");
+  }
+  if (port < 0 || port > 65535) return bad("port", port, "0..65535");
+  for (const auto& flag : passed_on) {
+    if (!IsServerFlag(flag.first)) {
+      return absl::InvalidArgumentError(absl::StrCat("unknown flag --", flag.first));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> ProcessArgs(const UpOptions& options, const ProcessArgsInput& input) {
+  std::vector<std::string> args = {absl::StrCat("--model=", options.model),
+                                   absl::StrCat("--port=", input.port)};
+  switch (input.kind) {
+    case ProcessKind::kExpertWorker:
+      args.push_back(absl::StrCat("--shard=", input.index, "/", options.expert_workers));
+      break;
+    case ProcessKind::kAttentionWorker:
+      args.push_back(absl::StrCat("--expert_workers=",
+                                  options.transport == "inproc"
+                                      ? "inproc"
+                                      : absl::StrJoin(input.expert_addresses, ",")));
+      break;
+    case ProcessKind::kRouter:
+      args.push_back(absl::StrCat("--attention_workers=",
+                                  absl::StrJoin(input.attention_addresses, ",")));
+      break;
+  }
+  for (const auto& [name, value] : options.passed_on) {
+    if ((KindsOf(name) & Bit(input.kind)) != 0) args.push_back(absl::StrCat("--", name, "=", value));
+  }
+  return args;
+}
+
+}  // namespace m1
