@@ -110,6 +110,85 @@ struct LogSumExpArgs {
   int64_t vocab;
 };
 
+struct RotaryArgs {
+  const float* x;    // [rows, heads, head_dim]
+  const float* cos;  // [rows, half]
+  const float* sin;  // [rows, half]
+  ActOut out;        // [rows, heads, head_dim]
+  int64_t heads;
+  int64_t head_dim;
+  int64_t half;
+};
+
+// The grids of common/kernels/backend.h, under other names: that header is not for kernels.
+inline constexpr int64_t kBlockKeys = 64;
+inline constexpr int64_t kSegmentKeys = 1024;
+inline constexpr int64_t kChunkRows = 32;
+
+// Rows of one sequence; token p is in block block_table[p / kBlockKeys] of the pool.
+struct PagedRows {
+  int64_t row_begin;
+  int64_t num_rows;
+  int64_t first_position;
+  const int32_t* block_table;
+};
+
+struct AppendKvArgs {
+  const void* k;  // [rows, kv_heads] vectors of head_bytes
+  const void* v;
+  void* pool_k;  // [num_blocks, kv_heads, kBlockKeys] vectors of head_bytes
+  void* pool_v;
+  int64_t kv_heads;
+  int64_t head_bytes;
+  const PagedRows* parts;
+};
+
+// Attention heads of other sizes go through the reference.
+inline constexpr int64_t kMaxHeadDim = 256;
+inline constexpr int64_t kHeadDimMultiple = 16;
+
+// Rows times heads of a SoftmaxPart are at most these.
+inline constexpr int64_t kMaxQueries = 64;
+
+// Some rows of a sequence under some query heads that share a kv head.
+struct SoftmaxPart {
+  PagedRows rows;
+  int64_t head_begin;
+  int64_t num_heads;
+};
+
+struct SoftmaxAttentionArgs {
+  ActIn q;       // [rows, heads, head_dim]
+  ActIn pool_k;  // [num_blocks, kv_heads, kBlockKeys, head_dim]
+  ActIn pool_v;
+  ActOut out;  // [rows, heads, head_dim]
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  float scale;
+  const SoftmaxPart* parts;
+};
+
+// The rows of one sequence under one head, and the head's memory in it.
+struct LightningPart {
+  int64_t row_begin;
+  int64_t num_rows;
+  int64_t first_position;
+  int64_t head;
+  float* state;  // [head_dim, head_dim]
+  void* open_k;  // [kChunkRows, head_dim]
+  void* open_v;
+};
+
+struct LightningAttentionArgs {
+  ActIn qkv;            // [rows, heads, 3, head_dim]
+  const float* decays;  // [heads]
+  float* out;           // [rows, heads, head_dim]
+  int64_t heads;
+  int64_t head_dim;
+  const LightningPart* parts;
+};
+
 enum class ExactFunction : uint8_t { kExp, kLog, kSigmoid, kSilu };
 
 }  // namespace m1

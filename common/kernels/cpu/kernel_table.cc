@@ -18,9 +18,10 @@ const KernelTable kKernels = {
     .combine_experts = CombineExperts,
     .shared_expert_mix = SharedExpertMix,
     .log_sum_exp = LogSumExp,
-    .rotary = nullptr,
-    .softmax_attention = nullptr,
-    .lightning_attention = nullptr,
+    .rotary = Rotary,
+    .append_kv = AppendKv,
+    .softmax_attention = SoftmaxAttention,
+    .lightning_attention = LightningAttention,
     .exact_function = ExactFunctionOf,
     .pair_step_is_exact = PairStepIsExact,
 };

@@ -8,11 +8,6 @@
 
 namespace m1 {
 
-// Defined in cpu/attention_args.h.
-struct RotaryArgs;
-struct SoftmaxAttentionArgs;
-struct LightningAttentionArgs;
-
 // Every kernel computes a part of its output and expects FTZ and DAZ. Parts may run at once.
 struct KernelTable {
   // Threads split the columns of a product at multiples of this.
@@ -29,11 +24,10 @@ struct KernelTable {
   void (*combine_experts)(const CombineExpertsArgs& args, Range rows);
   void (*shared_expert_mix)(const SharedExpertMixArgs& args, Range rows);
   void (*log_sum_exp)(const LogSumExpArgs& args, Range rows);
-
-  // Null: the plain loop of reference/ runs.
   void (*rotary)(const RotaryArgs& args, Range rows);
-  void (*softmax_attention)(const SoftmaxAttentionArgs& args, Range items);
-  void (*lightning_attention)(const LightningAttentionArgs& args, Range items);
+  void (*append_kv)(const AppendKvArgs& args, Range parts);
+  void (*softmax_attention)(const SoftmaxAttentionArgs& args, Range parts);
+  void (*lightning_attention)(const LightningAttentionArgs& args, Range parts);
 
   // out[i] = f(x[i]) by the vector forms of exact_math.h.
   void (*exact_function)(ExactFunction function, const float* x, float* out, int64_t n);

@@ -17,5 +17,9 @@ void TopKGate(const TopKGateArgs& args, Range rows);
 void CombineExperts(const CombineExpertsArgs& args, Range rows);
 void SharedExpertMix(const SharedExpertMixArgs& args, Range rows);
 void LogSumExp(const LogSumExpArgs& args, Range rows);
+void Rotary(const RotaryArgs& args, Range rows);
+void AppendKv(const AppendKvArgs& args, Range parts);
+void SoftmaxAttention(const SoftmaxAttentionArgs& args, Range parts);
+void LightningAttention(const LightningAttentionArgs& args, Range parts);
 
 }  // namespace m1::M1_SIMD_NAMESPACE

@@ -4,7 +4,8 @@
 //
 //   F32x16, I32x16, Mask16; Zero Set Load LoadPartial Store StorePartial (float or bf16 memory)
 //   Add Sub Mul Div Sqrt Fma  Less IsNan Select  BitsOf FromBits AddInt SubInt ShiftLeft ShiftRight
-//   ReduceTree, ReduceTrees4 (the fixed tree)
+//   ReduceTree, ReduceTrees4 (the fixed tree), ReduceMax
+//   Bf16x32 (pairs of bf16 in lanes), LoadPairs LoadPairsPartial SetPairs EvenOnly
 //   Operand<X, W>::Type, Load32<Operand, T>, Dot: one step of 32 elements of the dot form
 //   Exp Log Sigmoid Silu (simd_math.h)
 #pragma once

@@ -133,6 +133,15 @@ inline Bf16x32 LoadPairsPartial(const uint16_t* from, int64_t n) {
   for (int64_t i = 0; i < n; ++i) padded[i] = from[i];
   return LoadPairs(padded);
 }
+// The pair at `from` in every lane.
+inline Bf16x32 SetPairs(const uint16_t* from) {
+  const uint32_t odd = static_cast<uint32_t>(from[1]) << 16;
+  const uint32_t even = static_cast<uint32_t>(from[0]) << 16;
+  return {FromBits(SetInt(static_cast<int32_t>(odd))),
+          FromBits(SetInt(static_cast<int32_t>(even)))};
+}
+// The odd elements replaced by zeros.
+inline Bf16x32 EvenOnly(const Bf16x32& a) { return {Zero(), a.even}; }
 inline F32x16 Dot(F32x16 sum, const Bf16x32& a, const Bf16x32& b) {
   return Fma(a.even, b.even, Fma(a.odd, b.odd, sum));
 }
@@ -143,6 +152,13 @@ inline float ReduceTree(F32x16 a) {
   const __m128 by4 = _mm_add_ps(_mm256_castps256_ps128(by8), _mm256_extractf128_ps(by8, 1));
   const __m128 by2 = _mm_add_ps(by4, _mm_movehl_ps(by4, by4));
   return _mm_cvtss_f32(_mm_add_ss(by2, _mm_shuffle_ps(by2, by2, 1)));
+}
+// No lane is NaN.
+inline float ReduceMax(F32x16 a) {
+  const __m256 by8 = _mm256_max_ps(a.low, a.high);
+  const __m128 by4 = _mm_max_ps(_mm256_castps256_ps128(by8), _mm256_extractf128_ps(by8, 1));
+  const __m128 by2 = _mm_max_ps(by4, _mm_movehl_ps(by4, by4));
+  return _mm_cvtss_f32(_mm_max_ss(by2, _mm_shuffle_ps(by2, by2, 1)));
 }
 inline void ReduceTrees4(F32x16 a, F32x16 b, F32x16 c, F32x16 d, float* to) {
   to[0] = ReduceTree(a);

@@ -105,6 +105,8 @@ struct Bf16x32 {
   __m512i v;
 };
 inline Bf16x32 MakePairs(__m512i pairs) { return {pairs}; }
+// The odd elements replaced by zeros.
+inline Bf16x32 EvenOnly(Bf16x32 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi32(0xffff))}; }
 inline F32x16 Dot(F32x16 sum, Bf16x32 a, Bf16x32 b) {
   return {_mm512_dpbf16_ps(sum.v, (__m512bh)a.v, (__m512bh)b.v)};
 }
@@ -115,12 +117,20 @@ struct Bf16x32 {
   F32x16 even;
 };
 inline Bf16x32 MakePairs(__m512i pairs) { return {OddOf(pairs), EvenOf(pairs)}; }
+// The odd elements replaced by zeros.
+inline Bf16x32 EvenOnly(const Bf16x32& a) { return {Zero(), a.even}; }
 inline F32x16 Dot(F32x16 sum, const Bf16x32& a, const Bf16x32& b) {
   return Fma(a.even, b.even, Fma(a.odd, b.odd, sum));
 }
 #endif
 
 inline Bf16x32 LoadPairs(const uint16_t* from) { return MakePairs(_mm512_loadu_si512(from)); }
+// The pair at `from` in every lane.
+inline Bf16x32 SetPairs(const uint16_t* from) {
+  int32_t pair;
+  __builtin_memcpy(&pair, from, sizeof(pair));
+  return MakePairs(_mm512_set1_epi32(pair));
+}
 // The first n elements (n < 32), then zeros.
 inline Bf16x32 LoadPairsPartial(const uint16_t* from, int64_t n) {
   const __mmask32 mask = n <= 0 ? 0U : (1U << n) - 1U;
@@ -134,6 +144,8 @@ inline float ReduceTree(F32x16 a) {
   const __m128 by2 = _mm_add_ps(by4, _mm_movehl_ps(by4, by4));
   return _mm_cvtss_f32(_mm_add_ss(by2, _mm_shuffle_ps(by2, by2, 1)));
 }
+// No lane is NaN.
+inline float ReduceMax(F32x16 a) { return _mm512_reduce_max_ps(a.v); }
 // The trees of a, b, c and d side by side.
 inline void ReduceTrees4(F32x16 a, F32x16 b, F32x16 c, F32x16 d, float* to) {
   // A 256-bit half holds one operand's eight sums, then a 128-bit quarter its four.

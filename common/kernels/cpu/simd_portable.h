@@ -121,6 +121,10 @@ inline Bf16x32 LoadPairsPartial(const uint16_t* from, int64_t n) {
   for (int64_t i = 0; i < n; ++i) padded[i] = from[i];
   return LoadPairs(padded);
 }
+// The pair at `from` in every lane.
+inline Bf16x32 SetPairs(const uint16_t* from) { return {Set(Widen(from[1])), Set(Widen(from[0]))}; }
+// The odd elements replaced by zeros.
+inline Bf16x32 EvenOnly(const Bf16x32& a) { return {Zero(), a.even}; }
 inline F32x16 Dot(const F32x16& sum, const Bf16x32& a, const Bf16x32& b) {
   return Fma(a.even, b.even, Fma(a.odd, b.odd, sum));
 }
@@ -131,6 +135,12 @@ inline float ReduceTree(F32x16 a) {
     for (int j = 0; j < half; ++j) a.v[j] = a.v[j] + a.v[j + half];
   }
   return a.v[0];
+}
+// No lane is NaN.
+inline float ReduceMax(const F32x16& a) {
+  float max = a.v[0];
+  for (int j = 1; j < 16; ++j) max = a.v[j] > max ? a.v[j] : max;
+  return max;
 }
 inline void ReduceTrees4(const F32x16& a, const F32x16& b, const F32x16& c, const F32x16& d,
                          float* to) {

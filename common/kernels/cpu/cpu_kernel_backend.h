@@ -1,0 +1,84 @@
+// KernelBackend on the kernels of one instruction set: checks the arguments, then shares the parts
+// of the output among the threads. Contracts: common/kernels/backend.h.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+
+#include "common/kernels/backend.h"
+#include "common/kernels/cpu/targets.h"
+#include "common/kernels/cpu/thread_pool.h"
+
+namespace m1 {
+
+class CpuKernelBackend final : public KernelBackend {
+ public:
+  CpuKernelBackend(const CpuTarget& target, int num_threads)
+      : target_(target), kernels_(*target.kernels), pool_(num_threads) {}
+
+  DeviceKind device_kind() const override { return DeviceKind::kCpu; }
+  std::string name() const override { return target_.name; }
+
+  // backend_dense.cc
+  absl::Status Embed(std::span<const int32_t> ids, ConstTensorView table, TensorView out) override;
+  absl::Status RmsNorm(ConstTensorView x, ConstTensorView weight, float eps,
+                       TensorView out) override;
+  absl::Status Round(ConstTensorView x, TensorView out) override;
+  absl::Status Linear(ConstTensorView x, ConstTensorView w, Epilogue epilogue,
+                      TensorView out) override;
+  absl::Status GatedUp(ConstTensorView x, ConstTensorView gate, ConstTensorView up,
+                       TensorView out) override;
+  absl::Status ExpertFfn(ConstTensorView x, std::span<const ExpertGroup> groups, TensorView mid,
+                         TensorView out) override;
+  absl::Status ScaledAdd(float alpha, ConstTensorView x, float beta, ConstTensorView y,
+                         TensorView out) override;
+  absl::Status SigmoidMul(ConstTensorView gate, ConstTensorView x, TensorView out) override;
+  absl::Status TopKGate(ConstTensorView logits, TensorView ids, TensorView weights) override;
+  absl::Status CombineExperts(ConstTensorView y, ConstTensorView weights, TensorView out) override;
+  absl::Status SharedExpertMix(ConstTensorView moe, ConstTensorView shared,
+                               ConstTensorView coefficient_logit, TensorView out) override;
+  absl::Status LogSumExp(ConstTensorView logits, ConstTensorView temperatures,
+                         TensorView lse) override;
+
+  // backend_attention.cc
+  absl::Status Rotary(ConstTensorView x, ConstTensorView cos, ConstTensorView sin,
+                      TensorView out) override;
+  absl::Status AppendKv(ConstTensorView k, ConstTensorView v,
+                        std::span<const PagedSequence> sequences, const KvPool& pool) override;
+  absl::Status SoftmaxAttention(ConstTensorView q, std::span<const PagedSequence> sequences,
+                                const KvPool& pool, TensorView out) override;
+  absl::Status LightningAttention(ConstTensorView qkv, ConstTensorView decays,
+                                  std::span<const LightningSequence> sequences,
+                                  TensorView out) override;
+
+ private:
+  // One matrix product, or half an expert, among those that run together.
+  template <typename Args>
+  struct Product {
+    Args args;
+    int64_t num_rows;
+  };
+
+  // kernel(args, range of [0, num_rows)) in parts of at least as many rows as pay for a thread.
+  template <typename Args>
+  void RunRows(void (*kernel)(const Args&, Range), const Args& args, int64_t num_rows,
+               int64_t row_elements);
+  // The same over elements; parts begin at multiples of 16.
+  template <typename Args>
+  void RunElements(void (*kernel)(const Args&, Range), const Args& args, int64_t num_elements);
+  // All products in one parallel region, shared out by output columns and, where these are few, by
+  // rows.
+  template <typename Args>
+  void RunProducts(void (*kernel)(const Args&, Range, Range),
+                   std::span<const Product<Args>> products);
+
+  const CpuTarget& target_;
+  const KernelTable& kernels_;
+  ThreadPool pool_;
+};
+
+}  // namespace m1

@@ -1,0 +1,134 @@
+#include "common/kernels/cpu/thread_pool.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "common/base/check.h"
+#include "common/kernels/exact_math.h"
+
+namespace m1 {
+namespace {
+
+// Operations of one layer follow within microseconds; a wake from sleep costs about 40 in a VM.
+constexpr std::chrono::microseconds kSpin{20};
+constexpr int kChecksPerClockRead = 64;
+// Ranges that each thread would get if all were equally fast.
+constexpr int64_t kRangesPerThread = 8;
+
+inline void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// True as soon as `ready` is; false after kSpin.
+template <typename Ready>
+bool SpinUntil(Ready ready) {
+  const auto deadline = std::chrono::steady_clock::now() + kSpin;
+  do {
+    for (int i = 0; i < kChecksPerClockRead; ++i) {
+      if (ready()) return true;
+      Pause();
+    }
+  } while (std::chrono::steady_clock::now() < deadline);
+  return false;
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int num_threads) {
+  M1_CHECK(num_threads >= 1);
+  for (int worker = 1; worker < num_threads; ++worker) {
+    workers_.emplace_back([this] { Work(); });
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    MutexLock lock(&mutex_);
+    stop_.store(true);
+    wake_workers_.SignalAll();
+  }
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::ParallelFor(int64_t num_items, int64_t grain, Function f) {
+  if (num_items <= 0) return;
+  grain = std::max<int64_t>(grain, 1);
+  if (workers_.empty() || num_items <= grain) {
+    f(0, num_items);
+    return;
+  }
+  function_ = &f;
+  num_items_ = num_items;
+  range_items_ = std::max(grain, num_items / (num_threads() * kRangesPerThread));
+  next_item_.store(0, std::memory_order_relaxed);
+  const uint64_t number = job_.load(std::memory_order_relaxed) / kJobUnit + 1;
+  // Sequentially consistent, as is the sleeper's count: either we see the sleeper or it the job.
+  job_.store(number * kJobUnit);
+  if (sleeping_workers_.load() > 0) {
+    MutexLock lock(&mutex_);
+    wake_workers_.SignalAll();
+  }
+  ClaimRanges();
+  job_.fetch_or(kClosed);
+  AwaitWorkers();
+}
+
+void ThreadPool::Work() {
+  const ScopedFlushDenormals flush;
+  uint64_t last_job = 0;
+  while ((last_job = JoinJob(last_job)) != 0) {
+    ClaimRanges();
+    LeaveJob();
+  }
+}
+
+uint64_t ThreadPool::JoinJob(uint64_t last_job) {
+  const auto is_open = [&](uint64_t job) {
+    return job / kJobUnit != last_job && (job & kClosed) == 0;
+  };
+  const auto ready = [&] { return is_open(job_.load()) || stop_.load(); };
+  for (;;) {
+    if (!SpinUntil(ready)) {
+      MutexLock lock(&mutex_);
+      sleeping_workers_.fetch_add(1);
+      while (!ready()) wake_workers_.Wait(&mutex_);
+      sleeping_workers_.fetch_sub(1);
+    }
+    if (stop_.load()) return 0;
+    uint64_t job = job_.load();
+    while (is_open(job)) {
+      if (job_.compare_exchange_weak(job, job + 1)) return job / kJobUnit;
+    }
+  }
+}
+
+void ThreadPool::LeaveJob() {
+  const uint64_t job = job_.fetch_sub(1) - 1;
+  if ((job & kClosed) != 0 && (job & kActiveMask) == 0 && sleeping_caller_.load()) {
+    MutexLock lock(&mutex_);
+    wake_caller_.Signal();
+  }
+}
+
+void ThreadPool::ClaimRanges() {
+  for (;;) {
+    const int64_t begin = next_item_.fetch_add(range_items_, std::memory_order_relaxed);
+    if (begin >= num_items_) return;
+    (*function_)(begin, std::min(begin + range_items_, num_items_));
+  }
+}
+
+void ThreadPool::AwaitWorkers() {
+  const auto ready = [&] { return (job_.load() & kActiveMask) == 0; };
+  if (SpinUntil(ready)) return;
+  MutexLock lock(&mutex_);
+  sleeping_caller_.store(true);
+  while (!ready()) wake_caller_.Wait(&mutex_);
+  sleeping_caller_.store(false);
+}
+
+}  // namespace m1
