@@ -10,9 +10,7 @@
 namespace m1 {
 namespace {
 
-// Elements that a pass over memory, or multiplications that a product, must have for a thread to
-// be worth its wake: some microseconds.
-constexpr int64_t kMinPassElements = 16 * 1024;
+// Multiplications that a part of a product must have to pay for a thread: some microseconds.
 constexpr int64_t kMinProductTerms = 64 * 1024;
 // Parts of a product that each thread should get, and the least rows worth a part of their own.
 constexpr int64_t kPartsPerThread = 4;
@@ -22,15 +20,6 @@ constexpr int64_t kLanes = 16;
 constexpr int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
-
-template <typename Args>
-void CpuKernelBackend::RunRows(void (*kernel)(const Args&, Range), const Args& args,
-                               int64_t num_rows, int64_t row_elements) {
-  const int64_t grain = kMinPassElements / std::max<int64_t>(row_elements, 1);
-  pool_.ParallelFor(num_rows, grain, [&](int64_t begin, int64_t end) {
-    kernel(args, {begin, end});
-  });
-}
 
 template <typename Args>
 void CpuKernelBackend::RunElements(void (*kernel)(const Args&, Range), const Args& args,

@@ -2,6 +2,7 @@
 // of the output among the threads. Contracts: common/kernels/backend.h.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -56,6 +57,9 @@ class CpuKernelBackend final : public KernelBackend {
                                   TensorView out) override;
 
  private:
+  // Elements that a part of a pass over memory must have to pay for a thread: some microseconds.
+  static constexpr int64_t kMinPassElements = 16 * 1024;
+
   // One matrix product, or half an expert, among those that run together.
   template <typename Args>
   struct Product {
@@ -66,7 +70,12 @@ class CpuKernelBackend final : public KernelBackend {
   // kernel(args, range of [0, num_rows)) in parts of at least as many rows as pay for a thread.
   template <typename Args>
   void RunRows(void (*kernel)(const Args&, Range), const Args& args, int64_t num_rows,
-               int64_t row_elements);
+               int64_t row_elements) {
+    pool_.ParallelFor(num_rows, kMinPassElements / std::max<int64_t>(row_elements, 1),
+                      [&](int64_t begin, int64_t end) {
+                        kernel(args, {begin, end});
+                      });
+  }
   // The same over elements; parts begin at multiples of 16.
   template <typename Args>
   void RunElements(void (*kernel)(const Args&, Range), const Args& args, int64_t num_elements);
