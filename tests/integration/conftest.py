@@ -1,5 +1,6 @@
 """Fixtures of the integration tests. The working directory is the root of the tree."""
 
+import glob
 import os
 import subprocess
 import sys
@@ -11,12 +12,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 @pytest.fixture(scope="session", autouse=True)
 def stubs(tmp_path_factory):
-    """Generates Python stubs of every proto into a temporary folder and puts it on the path."""
+    """Generates Python stubs of m1.v1 into a temporary folder and puts it on the path."""
     folder = tmp_path_factory.mktemp("stubs")
-    protos = [
-        os.path.join(at, name) for at, _, names in os.walk(os.path.join(ROOT, "proto")) for name in sorted(names)
-        if name.endswith(".proto")
-    ]
+    protos = sorted(glob.glob(os.path.join(ROOT, "proto/m1/v1/*.proto")))
     subprocess.run([
         sys.executable, "-m", "grpc_tools.protoc", f"-I{os.path.join(ROOT, 'proto')}", f"--python_out={folder}",
         f"--grpc_python_out={folder}", *protos

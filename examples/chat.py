@@ -1,0 +1,54 @@
+"""Asks a server one question and prints its thought and its answer as they come.
+
+    .venv/bin/python examples/chat.py 127.0.0.1:50051 "764 + 621"
+
+Needs grpcio and grpcio-tools; the stubs are generated from proto/ into a temporary folder.
+"""
+
+import pathlib
+import sys
+import tempfile
+
+import grpc
+from grpc_tools import protoc
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def make_stubs(folder):
+    protos = [str(path) for path in sorted((ROOT / "proto/m1/v1").glob("*.proto"))]
+    arguments = ["", f"-I{ROOT / 'proto'}", f"--python_out={folder}", f"--grpc_python_out={folder}", *protos]
+    if protoc.main(arguments) != 0:
+        raise SystemExit("generating the stubs failed")
+    sys.path.insert(0, folder)
+
+
+def main():
+    if len(sys.argv) != 3:
+        raise SystemExit(f"usage: {sys.argv[0]} HOST:PORT QUESTION")
+    target, question = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        make_stubs(folder)
+        from m1.v1 import inference_pb2, inference_pb2_grpc
+    with grpc.insecure_channel(target) as channel:
+        client = inference_pb2_grpc.InferenceStub(channel)
+        request = inference_pb2.GenerateRequest(
+            chat=inference_pb2.Chat(messages=[
+                inference_pb2.ChatMessage(role=inference_pb2.ROLE_USER, text=question),
+            ]),
+            sampling=inference_pb2.Sampling(temperature=0),
+            stopping=inference_pb2.Stopping(max_new_tokens=400),
+        )
+        shown = None
+        for response in client.Generate(request):
+            if response.WhichOneof("event") == "delta" and response.delta.text:
+                if response.delta.channel != shown:
+                    shown = response.delta.channel
+                    print(f"\n[{inference_pb2.Channel.Name(shown).removeprefix('CHANNEL_').lower()}]")
+                print(response.delta.text, end="", flush=True)
+            elif response.WhichOneof("event") == "finish":
+                print(f"\n[{response.finish.usage.completion_token_count} tokens]")
+
+
+if __name__ == "__main__":
+    main()

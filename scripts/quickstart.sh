@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# From a fresh Debian 12 to an answer: installs what is missing, builds, starts a router, an attention worker and
+# two expert workers on the embedded checkpoint, asks them one question, and ends them again.
+# Usage: scripts/quickstart.sh [--stay] [QUESTION]
+#   --stay   keeps the cluster running until Ctrl-C
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
+
+stay=0
+if [[ "${1:-}" == --stay ]]; then
+  stay=1
+  shift
+fi
+question="${1:-764 + 621}"
+
+m1_stage "install what is missing" m1_install_packages "${M1_BUILD_PACKAGES[@]}"
+# A tree of its own options: no tests, so no test packages and half the time.
+build_servers() {
+  cmake --preset release -B build/quickstart -DM1_BUILD_TESTS=OFF >/dev/null
+  cmake --build build/quickstart -j "$M1_JOBS" --target m1 m1-router m1-attention-worker m1-expert-worker
+}
+m1_stage "build" build_servers
+
+m1=build/quickstart/bin/m1
+out="$(mktemp -d)"
+cluster=
+finish() {
+  [[ -z "$cluster" ]] || { kill -TERM "$cluster" 2>/dev/null && wait "$cluster" || true; }
+  rm -rf "$out"
+}
+trap finish EXIT
+
+echo "=== start a router, an attention worker and two expert workers on models/tiny"
+"$m1" up --port 0 --expert_workers 2 >"$out/up" &
+cluster=$!
+target=
+for _ in $(seq 1200); do
+  target="$(sed -n 's/^ready //p' "$out/up")"
+  [[ -z "$target" ]] || break
+  kill -0 "$cluster" 2>/dev/null || { cluster=; m1_die "the cluster did not start"; }
+  sleep 0.1
+done
+[[ -n "$target" ]] || m1_die "the cluster is not ready after two minutes"
+
+echo "=== ask: $question      (first its thought, then its answer)"
+"$m1" generate --target "$target" --chat "$question" --max_new_tokens 400 --temperature 0
+
+echo
+echo "the cluster answers at $target; try next:"
+echo "  $m1 chat --target $target                                 talk to it"
+echo "  $m1 generate --target $target --prompt 'One day' --json   every token with its logprob"
+echo "  .venv/bin/python examples/chat.py $target '9+882'         from Python (scripts/test.sh makes .venv)"
+if ((stay)); then
+  echo "it keeps running; Ctrl-C ends it"
+  trap 'kill -TERM "$cluster"' INT TERM
+  wait "$cluster" || true
+  wait "$cluster" 2>/dev/null || true
+  cluster=
+else
+  echo "it ends now; run scripts/quickstart.sh --stay, or $m1 up, to keep one"
+fi

@@ -1,0 +1,149 @@
+"""A client for tests: one request to one comparable answer."""
+
+import dataclasses
+import struct
+import threading
+
+import grpc
+
+from cluster import MESSAGE_BYTES
+
+SPLIT = 1 << 20  # no message of a stream is much longer
+
+
+@dataclasses.dataclass
+class Answer:
+    """What a stream said. `key()` is everything that must be equal bit for bit."""
+    ids: list = dataclasses.field(default_factory=list)
+    logprobs: list = dataclasses.field(default_factory=list)
+    ranks: list = dataclasses.field(default_factory=list)
+    candidates: list = dataclasses.field(default_factory=list)
+    prompt_ids: list = dataclasses.field(default_factory=list)
+    prompt_logprobs: list = dataclasses.field(default_factory=list)
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: list = dataclasses.field(default_factory=list)
+    prompt_token_count: int = 0
+    seed: int = 0
+    finish: object = None
+    request_id: str = ""
+    largest_message: int = 0
+
+    def key(self):
+        return (tuple(self.ids), struct.pack(f"<{len(self.logprobs)}f", *self.logprobs), tuple(self.ranks),
+                struct.pack(f"<{len(self.prompt_logprobs)}f", *self.prompt_logprobs), self.text, self.reasoning)
+
+
+class Client:
+    """Thread-safe; one channel of its own."""
+
+    def __init__(self, target):
+        from m1.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
+        self.pb = inference_pb2
+        self.control_pb = control_pb2
+        # A channel of its own: gRPC shares connections between channels of equal arguments.
+        self.channel = grpc.insecure_channel(target, options=[
+            ("grpc.max_receive_message_length", MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MESSAGE_BYTES + (1 << 20)),
+            ("grpc.use_local_subchannel_pool", 1),
+        ])
+        self.inference = inference_pb2_grpc.InferenceStub(self.channel)
+        self.control = control_pb2_grpc.ControlStub(self.channel)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.channel.close()
+
+    def request(self, ids=None, text=None, chat=None, tools=None, max_new_tokens=None, min_new_tokens=None,
+                temperature=None, top_p=None, top_k=None, min_p=None, seed=None, ignore_eos=None,
+                prompt_logprobs=None, candidate_count=None, stop_token_ids=(), request_id=None,
+                sample_count=None):
+        """Builds a request; `chat` is a list of (role, text)."""
+        pb = self.pb
+        request = pb.GenerateRequest(
+            sampling=pb.Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed,
+                                 sample_count=sample_count),
+            stopping=pb.Stopping(max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens,
+                                 ignore_eos=ignore_eos, stop_token_ids=stop_token_ids),
+            output=pb.Output(prompt_logprobs=prompt_logprobs, candidate_count=candidate_count))
+        if request_id is not None:
+            request.request_id = request_id
+        if ids is not None:
+            request.token_ids.ids.extend(ids)
+        if text is not None:
+            request.text = text
+        if chat is not None:
+            for role, content in chat:
+                request.chat.messages.add(role=pb.Role.Value("ROLE_" + role.upper()), text=content)
+            for name, description, parameters_json in tools or ():
+                request.chat.tools.add(name=name, description=description, parameters_json=parameters_json)
+        return request
+
+    def send(self, request, timeout=120):
+        """The whole stream as one Answer; checks its order."""
+        pb = self.pb
+        answer = Answer()
+        for response in self.inference.Generate(request, timeout=timeout):
+            answer.largest_message = max(answer.largest_message, response.ByteSize())
+            assert answer.finish is None, "a message after Finish"
+            if answer.request_id:
+                assert response.request_id == answer.request_id, "a stream mixes requests"
+            answer.request_id = response.request_id
+            event = response.WhichOneof("event")
+            if event == "prompt":
+                assert not answer.ids, "Prompt after Delta"
+                assert response.prompt.first_index == len(answer.prompt_logprobs) or not response.prompt.tokens
+                answer.prompt_token_count = response.prompt.token_count
+                answer.seed = response.prompt.seed
+                answer.prompt_ids.extend(response.prompt.token_ids)
+                answer.prompt_logprobs.extend(token.logprob for token in response.prompt.tokens)
+            elif event == "delta":
+                assert answer.prompt_token_count, "Delta before Prompt"
+                for token in response.delta.tokens:
+                    answer.ids.append(token.id)
+                    answer.logprobs.append(token.logprob)
+                    answer.ranks.append(token.rank)
+                    answer.candidates.append([(c.id, c.logprob) for c in token.candidates])
+                if response.delta.channel == pb.CHANNEL_REASONING:
+                    answer.reasoning += response.delta.text
+                elif response.delta.channel == pb.CHANNEL_CONTENT:
+                    answer.text += response.delta.text
+                if response.delta.HasField("tool_call"):
+                    answer.tool_calls.append((response.delta.tool_call.name, response.delta.tool_call.arguments_json))
+            else:
+                answer.finish = response.finish
+        assert answer.finish is not None, "the stream ended without Finish"
+        assert answer.finish.usage.completion_token_count == len(answer.ids)
+        assert answer.finish.usage.prompt_token_count == answer.prompt_token_count
+        return answer
+
+    def generate(self, timeout=120, **kwargs):
+        return self.send(self.request(**kwargs), timeout)
+
+    def send_all(self, requests, timeout=240):
+        """All at once, one thread each; answers in order. Raises the first error."""
+        answers = [None] * len(requests)
+        errors = []
+
+        def run(index):
+            try:
+                answers[index] = self.send(requests[index], timeout)
+            except Exception as error:  # shown by the caller
+                errors.append((index, error))
+
+        threads = [threading.Thread(target=run, args=(index,)) for index in range(len(requests))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise AssertionError(f"{len(errors)} of {len(requests)} failed; request {errors[0][0]}: {errors[0][1]}")
+        return answers
+
+    def load(self):
+        return self.control.GetLoad(self.control_pb.GetLoadRequest(), timeout=10)
+
+    def topology(self):
+        return self.control.GetTopology(self.control_pb.GetTopologyRequest(), timeout=10)

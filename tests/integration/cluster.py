@@ -1,0 +1,191 @@
+"""Starts the real processes on 127.0.0.1 and ends them by pid.
+
+    with Cluster("models/tiny", expert_workers=3) as cluster:
+        client = Client(cluster.target)
+        tokens = client.generate(prompt_ids=[1, 2, 3]).tokens
+
+Everything about a server is learnt as an operator would: its `listening` line, health, exit code and log.
+"""
+
+import os
+import queue
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+
+import grpc
+
+BIN = os.environ.get("M1_BIN", "build/release/bin")
+START_SECONDS = 60
+MESSAGE_BYTES = 64 << 20
+
+
+class Process:
+    """One server. Its log goes to a file; `listening 127.0.0.1:PORT` is read from its standard output."""
+
+    def __init__(self, name, *flags):
+        self.name = name
+        self.flags = list(flags)
+        self.address = None
+        self.port = 0
+        self.log_file = tempfile.NamedTemporaryFile(mode="w+", prefix=name + "_", suffix=".log", delete=False)
+        self._popen = None
+
+    def start(self, wait=True):
+        """Starts, or starts again on the port that it had."""
+        command = [os.path.join(BIN, self.name), f"--port={self.port}", *self.flags]
+        self._popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log_file, text=True)
+        self._lines = queue.Queue()
+        threading.Thread(target=self._read_lines, args=(self._popen.stdout, self._lines), daemon=True).start()
+        if wait:
+            self.wait_listening()
+        return self
+
+    @staticmethod
+    def _read_lines(stream, lines):
+        for line in stream:
+            lines.put(line.rstrip("\n"))
+        lines.put(None)
+
+    def wait_listening(self):
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            line = self._lines.get(timeout=max(0.01, deadline - time.monotonic()))
+            assert line is not None, f"{self.name} ended with {self.wait()} before it listened:\n{self.log()}"
+            if line.startswith("listening "):
+                self.address = line.removeprefix("listening ")
+                self.port = int(self.address.rsplit(":", 1)[1])
+                return
+
+    @property
+    def pid(self):
+        return self._popen.pid
+
+    def running(self):
+        return self._popen is not None and self._popen.poll() is None
+
+    def signal(self, number):
+        self._popen.send_signal(number)
+
+    def wait(self, seconds=20):
+        """The exit code; negative: the signal that ended it."""
+        return self._popen.wait(timeout=seconds)
+
+    def kill(self):
+        """As a crash: no orderly end."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def stop(self):
+        """Orderly; killed when that takes too long, which is an error of its own."""
+        if not self.running():
+            return self._popen.returncode if self._popen else None
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+        try:
+            return self.wait(15)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.name} did not end in 15 s after SIGTERM:\n{self.log()[-4000:]}")
+
+    def log(self):
+        with open(self.log_file.name, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def memory(self):
+        """Resident bytes from smaps: {"anonymous": ..., "file": {path: bytes}}."""
+        anonymous, files, path = 0, {}, ""
+        with open(f"/proc/{self.pid}/smaps", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                fields = line.split()
+                if not fields[0].endswith(":"):
+                    path = fields[5] if len(fields) > 5 else ""
+                elif fields[0] == "Rss:":
+                    if path.startswith("/"):
+                        files[path] = files.get(path, 0) + int(fields[1]) * 1024
+                    else:
+                        anonymous += int(fields[1]) * 1024
+        return {"anonymous": anonymous, "file": files}
+
+
+class Cluster:
+    """Expert workers, attention workers and a router. Flags are lists of "--name=value"."""
+
+    def __init__(self, model, expert_workers=3, experts=None, attention_workers=1, inproc=False, common_flags=(),
+                 expert_flags=(), attention_flags=(), router_flags=()):
+        """`experts`: what each expert worker hosts, as for --experts, in place of equal shards."""
+        model_flag = f"--model={model}"
+        specs = [f"--experts={text}" for text in experts] if experts else [
+            f"--shard={i}/{expert_workers}" for i in range(expert_workers)
+        ]
+        self.experts = [] if inproc else [
+            Process("m1-expert-worker", model_flag, spec, *common_flags, *expert_flags) for spec in specs
+        ]
+        self.attention = [
+            Process("m1-attention-worker", model_flag, *common_flags, *attention_flags)
+            for _ in range(attention_workers)
+        ]
+        self.router = Process("m1-router", model_flag, *router_flags)
+        self.inproc = inproc
+
+    def __enter__(self):
+        try:
+            for process in self.experts:
+                process.start(wait=False)
+            for process in self.experts:
+                process.wait_listening()
+            peers = "inproc" if self.inproc else ",".join(process.address for process in self.experts)
+            for process in self.attention:
+                process.flags.append(f"--expert_workers={peers}")
+                process.start(wait=False)
+            for process in self.attention:
+                process.wait_listening()
+            self.router.flags.append(
+                "--attention_workers=" + ",".join(process.address for process in self.attention))
+            self.router.start()
+            wait_serving(self.router.address)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        codes = self.stop()
+        if kind is None:
+            assert set(codes.values()) <= {0, -signal.SIGKILL}, f"exit codes {codes}"
+
+    def stop(self):
+        processes = [self.router, *self.attention, *self.experts]
+        return {
+            f"{process.name} {process.address}": process.stop()
+            for process in processes if process._popen is not None
+        }
+
+    @property
+    def target(self):
+        return self.router.address
+
+
+def is_serving(address):
+    """True when grpc.health.v1 says so; False for NOT_SERVING and for nobody there."""
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with grpc.insecure_channel(address) as channel:
+        try:
+            response = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+        except grpc.RpcError:
+            return False
+        return response.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def wait_until(condition, seconds=START_SECONDS, what="condition"):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.02)
+
+
+def wait_serving(address, seconds=START_SECONDS):
+    wait_until(lambda: is_serving(address), seconds, f"{address} SERVING")
