@@ -15,6 +15,8 @@ int RunUp(const std::vector<std::string>& args);
 int RunGenerate(const std::vector<std::string>& args);
 // chat.cc: an interactive chat.
 int RunChat(const std::vector<std::string>& args);
+// checkpoint.cc: `m1 checkpoint make`.
+int RunCheckpoint(const std::vector<std::string>& args);
 
 // Prints `m1 COMMAND: message` to standard error, with the fields that a server names in its error, and
 // returns the exit code for the status.

@@ -1,0 +1,87 @@
+// m1 checkpoint make: a random checkpoint in the original format, for benchmarks and tests.
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <iostream>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/base/status_macros.h"
+#include "common/model/checkpoint_writer.h"
+#include "tools/m1/commands.h"
+#include "tools/m1/flag_set.h"
+#include "tools/m1/interrupt.h"
+
+namespace m1 {
+namespace {
+
+absl::Status Make(const std::vector<std::string>& args) {
+  RandomCheckpointOptions options;
+  std::optional<uint64_t> seed;
+  std::string dtype = "bf16";
+  std::optional<int32_t> shard_mib;
+  FlagSet set("checkpoint make",
+              "writes a checkpoint of random weights that behave like a network. The same seed gives "
+              "the same bytes\non every machine.");
+  set.String("config", &options.config_path, "config.json to follow; it is copied");
+  set.String("out", &options.out_dir, "directory to make; must hold no checkpoint");
+  set.Uint64("seed", &seed, "(0)");
+  set.String("dtype", &dtype, "bf16 or fp32, of matrices and norms (bf16)");
+  set.Int("shard_mib", &shard_mib, "size of a file in MiB; absent: one file");
+  M1_RETURN_IF_ERROR(set.Parse(args));
+  if (set.help_requested()) {
+    std::cout << set.HelpText();
+    return absl::OkStatus();
+  }
+  if (options.config_path.empty()) return absl::InvalidArgumentError("--config is missing");
+  if (options.out_dir.empty()) return absl::InvalidArgumentError("--out is missing");
+  if (dtype != "bf16" && dtype != "fp32") {
+    return absl::InvalidArgumentError(absl::StrCat("--dtype is \"", dtype, "\", wanted bf16 or fp32"));
+  }
+  if (shard_mib.has_value() && *shard_mib < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("--shard_mib is ", *shard_mib, ", wanted at least 1"));
+  }
+  options.dtype = dtype == "fp32" ? DType::kF32 : DType::kBf16;
+  options.seed = seed.value_or(0);
+  if (shard_mib.has_value()) options.max_shard_bytes = int64_t{*shard_mib} << 20;
+
+  BlockInterrupt();
+  std::atomic<bool> interrupted = false;
+  InterruptWatcher interrupt([&interrupted] { interrupted = true; });
+  const bool terminal = isatty(STDERR_FILENO) == 1;
+  int shown_percent = -1;
+  options.progress = [&](int64_t done_bytes, int64_t total_bytes) {
+    const int percent = total_bytes == 0 ? 100 : static_cast<int>(done_bytes * 100 / total_bytes);
+    if (terminal && percent != shown_percent) {
+      std::fprintf(stderr, "\r%3d %% of %lld MiB", percent, static_cast<long long>(total_bytes >> 20));
+      shown_percent = percent;
+    }
+    return !interrupted.load();
+  };
+  const absl::Status status = WriteRandomCheckpoint(options);
+  if (terminal) std::fputc('\n', stderr);
+  return status;
+}
+
+absl::Status Run(const std::vector<std::string>& args) {
+  if (args.empty() || args[0] == "--help" || args[0] == "-h") {
+    std::cout << "usage: m1 checkpoint make --config FILE --out DIR [--seed N] [--dtype bf16|fp32]\n";
+    return absl::OkStatus();
+  }
+  if (args[0] != "make") {
+    return absl::InvalidArgumentError(absl::StrCat("no action \"", args[0], "\", wanted make"));
+  }
+  return Make(std::vector<std::string>(args.begin() + 1, args.end()));
+}
+
+}  // namespace
+
+int RunCheckpoint(const std::vector<std::string>& args) {
+  const absl::Status status = Run(args);
+  return status.ok() ? 0 : FailCommand("checkpoint", status);
+}
+
+}  // namespace m1
