@@ -1,0 +1,311 @@
+#include "attention_worker/engine.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_join.h"
+
+#include "attention_worker/sampler.h"
+#include "common/base/log.h"
+#include "common/kernels/exact_math.h"
+
+namespace m1 {
+namespace {
+
+constexpr size_t kMaxQueuedCommands = 1 << 16;
+
+bool IsStopToken(const SequenceStart& start, int32_t id) {
+  return std::find(start.stop_token_ids.begin(), start.stop_token_ids.end(), id) !=
+         start.stop_token_ids.end();
+}
+
+// An equal part of what is free; what does not divide goes round.
+int64_t Share(int64_t free, int64_t num_clients, int64_t client_index, int64_t turn) {
+  const int64_t rest = free % num_clients;
+  return free / num_clients + ((client_index + turn) % num_clients < rest ? 1 : 0);
+}
+
+}  // namespace
+
+Engine::Engine(const EngineOptions& options, std::unique_ptr<ForwardPass> forward,
+               ExpertExchange* exchange)
+    : options_(options),
+      forward_(std::move(forward)),
+      exchange_(exchange),
+      commands_(kMaxQueuedCommands),
+      policy_(options.limits),
+      thread_([this] { Loop(); }) {}
+
+Engine::~Engine() {
+  stopping_ = true;
+  exchange_->Shutdown();
+  commands_.Close();
+  thread_.join();
+}
+
+int64_t Engine::AddClient(std::shared_ptr<EventSink> sink) {
+  const int64_t client_id = next_client_id_++;
+  commands_.TryPush(AddClientCommand{client_id, std::move(sink)});
+  return client_id;
+}
+
+void Engine::RemoveClient(int64_t client_id) { commands_.TryPush(RemoveClientCommand{client_id}); }
+
+absl::Status Engine::Submit(int64_t client_id, SequenceCommand command) {
+  if (commands_.TryPush(ClientCommand{client_id, std::move(command)})) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat(kMaxQueuedCommands, " commands wait already, or the worker ends"));
+}
+
+void Engine::Wake() { commands_.TryPush(WakeCommand{}); }
+
+void Engine::Drain() {
+  draining_ = true;
+  Wake();
+}
+
+EngineStats Engine::stats() const {
+  MutexLock lock(&stats_mutex_);
+  return stats_;
+}
+
+void Engine::Loop() {
+  const ScopedFlushDenormals flush;
+  bool idle = true;
+  while (!stopping_) {
+    HandleCommands(/*poll=*/!idle);
+    if (stopping_) break;
+    ready_ = ExpertsReachable();
+    idle = !ready_ || !RunStep();
+    Deliver();
+  }
+}
+
+void Engine::HandleCommands(bool poll) {
+  std::optional<Command> command;
+  if (poll) {
+    command = commands_.TryPop();
+  } else if (experts_missing_since_ == absl::InfiniteFuture()) {
+    command = commands_.Pop();
+  } else {
+    command = commands_.PopUntil(experts_missing_since_ + options_.expert_loss_timeout);
+  }
+  for (; command; command = commands_.TryPop()) Handle(*command);
+}
+
+bool Engine::ExpertsReachable() {
+  const std::vector<int32_t> missing = exchange_->MissingExperts();
+  if (missing.empty()) {
+    experts_missing_since_ = absl::InfiniteFuture();
+    return true;
+  }
+  const absl::Time now = absl::Now();
+  if (experts_missing_since_ == absl::InfiniteFuture()) {
+    M1_LOG(kWarning) << "experts have no host missing=" << absl::StrJoin(missing, ",");
+    experts_missing_since_ = now;
+  } else if (now - experts_missing_since_ >= options_.expert_loss_timeout) {
+    FailAll(absl::UnavailableError(
+        absl::StrCat("no worker hosts experts ", absl::StrJoin(missing, ","))));
+    experts_missing_since_ = now;
+  }
+  return false;
+}
+
+void Engine::FailAll(const absl::Status& status) {
+  for (const SequenceKey& key : policy_.Keys())
+    Finish(key, FailedSequence(key.sequence_id, status));
+}
+
+bool Engine::RunStep() {
+  StepPlan plan = policy_.Plan();
+  for (const SequenceKey& key : plan.preempted) {
+    if (Client* client = FindClient(key.client_id)) {
+      client->events.preempted_sequence_ids.push_back(key.sequence_id);
+    }
+  }
+  for (const Sequence* sequence : plan.admitted) forward_->ResetSlot(sequence->state_slot());
+  if (!plan.rows.empty()) {
+    std::vector<LogitPurpose> purposes;
+    const StepBatch batch = MakeBatch(plan, purposes);
+    const absl::Status status = forward_->Run(
+        batch, [&](int64_t first, ConstTensorView logits, std::span<const float> lse) {
+          const auto vocab = static_cast<size_t>(logits.dim(1));
+          for (size_t i = 0; i < lse.size(); ++i) {
+            HandleRow(purposes[static_cast<size_t>(first) + i],
+                      {logits.data_as<float>() + i * vocab, vocab}, lse[i]);
+          }
+        });
+    FinishStep(plan, status);
+  }
+  UpdateStats(plan);
+  return !plan.rows.empty();
+}
+
+StepBatch Engine::MakeBatch(const StepPlan& plan, std::vector<LogitPurpose>& purposes) const {
+  StepBatch batch;
+  for (const PlannedRows& planned : plan.rows) {
+    Sequence& sequence = *planned.sequence;
+    const SequenceRows rows{.row_begin = batch.num_rows(),
+                            .num_rows = planned.num_rows,
+                            .first_position = sequence.num_computed};
+    for (int64_t i = 0; i < rows.num_rows; ++i) {
+      batch.token_ids.push_back(sequence.tokens[static_cast<size_t>(rows.first_position + i)]);
+      batch.positions.push_back(rows.first_position + i);
+    }
+    batch.sequences.push_back({rows, sequence.state_slot(), sequence.blocks.ids()});
+    AddLogitRows(sequence, rows, batch, purposes);
+  }
+  return batch;
+}
+
+void Engine::AddLogitRows(Sequence& sequence, const SequenceRows& rows, StepBatch& batch,
+                          std::vector<LogitPurpose>& purposes) const {
+  const int64_t num_prompt = sequence.start.prompt_token_count;
+  for (int64_t i = 0; i < rows.num_rows; ++i) {
+    const int64_t predicted = rows.first_position + i + 1;
+    bool wanted = false;
+    if (predicted < num_prompt) {
+      wanted = sequence.start.prompt_logprobs && predicted >= sequence.next_prompt_index;
+    } else if (predicted < sequence.num_tokens()) {
+      wanted = predicted >= sequence.next_generated_index;
+    } else {
+      wanted = sequence.num_generated() < sequence.start.max_new_tokens;
+    }
+    if (!wanted) continue;
+    purposes.push_back({&sequence, predicted});
+    batch.logit_rows.push_back(static_cast<int32_t>(rows.row_begin + i));
+    batch.logit_temperatures.push_back(LogprobTemperature(sequence.start.sampling));
+  }
+}
+
+void Engine::HandleRow(const LogitPurpose& purpose, std::span<const float> logits, float lse) {
+  Sequence& sequence = *purpose.sequence;
+  const SamplingParams& sampling = sequence.start.sampling;
+  if (sequence.end) return;
+  if (!std::isfinite(lse)) {
+    sequence.end =
+        FailedSequence(sequence.key.sequence_id,
+                       absl::InternalError(absl::StrCat("the logits for token ",
+                                                        purpose.token_index, " are not finite")));
+    return;
+  }
+  if (purpose.token_index == sequence.num_tokens()) {
+    sequence.tokens.push_back(SampleToken(logits, lse, sampling, purpose.token_index));
+  }
+  const int32_t id = sequence.tokens[static_cast<size_t>(purpose.token_index)];
+  ReportToken(
+      sequence, purpose.token_index,
+      ScoreToken(logits, lse, LogprobTemperature(sampling), id, sequence.start.candidate_count));
+}
+
+void Engine::ReportToken(Sequence& sequence, int64_t token_index, TokenScore score) {
+  Client* client = FindClient(sequence.key.client_id);
+  if (client == nullptr) return;
+  const bool of_prompt = token_index < sequence.start.prompt_token_count;
+  std::vector<ScoredTokens>& lists =
+      of_prompt ? client->events.prompt_tokens : client->events.tokens;
+  const int64_t sequence_id = sequence.key.sequence_id;
+  const int32_t id = score.id;
+  if (lists.empty() || lists.back().sequence_id != sequence_id) {
+    lists.push_back({.sequence_id = sequence_id, .first_index = token_index, .tokens = {}});
+    if (of_prompt && token_index == 1 && sequence.next_prompt_index == 0) {
+      // Nothing predicts the first token.
+      lists.back().first_index = 0;
+      lists.back().tokens.push_back({.id = sequence.tokens[0]});
+    }
+  }
+  lists.back().tokens.push_back(std::move(score));
+  if (of_prompt) {
+    sequence.next_prompt_index = token_index + 1;
+    return;
+  }
+  sequence.next_generated_index = token_index + 1;
+  if (sequence.next_generated_index == sequence.num_tokens()) AfterToken(sequence, id);
+}
+
+void Engine::AfterToken(Sequence& sequence, int32_t token_id) {
+  const int64_t sequence_id = sequence.key.sequence_id;
+  if (IsStopToken(sequence.start, token_id)) {
+    sequence.end = FinishedSequence{.sequence_id = sequence_id,
+                                    .end = SequenceEnd::kStopToken,
+                                    .stop_token_id = token_id,
+                                    .status = absl::OkStatus()};
+  } else if (sequence.num_generated() >= sequence.start.max_new_tokens) {
+    sequence.end = FinishedSequence{.sequence_id = sequence_id, .end = SequenceEnd::kLength};
+  } else if (sequence.pause_at_generated_count > 0 &&
+             sequence.num_generated() >= sequence.pause_at_generated_count) {
+    sequence.phase = SequencePhase::kPaused;
+  }
+}
+
+void Engine::FinishStep(const StepPlan& plan, const absl::Status& status) {
+  for (const PlannedRows& planned : plan.rows) {
+    Sequence& sequence = *planned.sequence;
+    sequence.num_computed += planned.num_rows;
+    if (!status.ok()) sequence.end = FailedSequence(sequence.key.sequence_id, status);
+    if (!sequence.end && sequence.num_pending() == 0) {  // a prompt to be scored only
+      sequence.end =
+          FinishedSequence{.sequence_id = sequence.key.sequence_id, .end = SequenceEnd::kLength};
+    }
+    if (sequence.end) {
+      FinishedSequence end = *std::move(sequence.end);
+      Finish(SequenceKey(sequence.key), std::move(end));
+    } else if (sequence.phase == SequencePhase::kPaused) {
+      if (Client* client = FindClient(sequence.key.client_id)) {
+        client->events.paused_sequence_ids.push_back(sequence.key.sequence_id);
+      }
+    }
+  }
+  if (!status.ok()) {
+    M1_LOG(kWarning) << "step failed: " << status;
+  }
+}
+
+void Engine::Finish(const SequenceKey& key, FinishedSequence finished) {
+  const int64_t client_id = key.client_id;
+  policy_.Remove(key);
+  if (Client* client = FindClient(client_id)) {
+    client->events.finished.push_back(std::move(finished));
+  }
+}
+
+void Engine::Deliver() {
+  const auto num_clients = static_cast<int64_t>(clients_.size());
+  const int64_t turn = stats().step_count;
+  int64_t index = 0;
+  for (auto& [client_id, client] : clients_) {
+    client.events.credits = {
+        .handled_start_count = client.handled_start_count,
+        .state_slots =
+            static_cast<int32_t>(Share(policy_.num_grantable_slots(), num_clients, index, turn)),
+        .kv_blocks = Share(policy_.num_grantable_blocks(), num_clients, index, turn),
+        .ready = ready_ && !draining_};
+    ++index;
+    if (client.events.empty() && client.events.credits == client.sent) continue;
+    client.sent = client.events.credits;
+    client.sink->OnStep(client.events);
+    client.events = {};
+  }
+  MutexLock lock(&stats_mutex_);
+  stats_.used_sequences = static_cast<int32_t>(policy_.num_used_slots());
+  stats_.used_kv_blocks = policy_.num_used_blocks();
+  stats_.waiting_sequences = policy_.num_waiting();
+  stats_.draining = draining_;
+}
+
+void Engine::UpdateStats(const StepPlan& plan) {
+  MutexLock lock(&stats_mutex_);
+  stats_.preemption_count += static_cast<int64_t>(plan.preempted.size());
+  if (plan.rows.empty()) return;
+  ++stats_.step_count;
+  if (plan.num_decode_rows > 0 && plan.num_prefill_rows > 0) ++stats_.mixed_step_count;
+  stats_.max_step_rows = std::max(
+      stats_.max_step_rows, static_cast<int32_t>(plan.num_decode_rows + plan.num_prefill_rows));
+}
+
+Engine::Client* Engine::FindClient(int64_t client_id) {
+  const auto found = clients_.find(client_id);
+  return found == clients_.end() ? nullptr : &found->second;
+}
+
+}  // namespace m1

@@ -1,0 +1,158 @@
+// The step loop: one thread that takes commands, runs steps and hands out events. Knows no gRPC.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "attention_worker/forward_pass.h"
+#include "attention_worker/sequence.h"
+#include "attention_worker/step_policy.h"
+#include "common/base/bounded_queue.h"
+#include "common/base/mutex.h"
+
+namespace m1 {
+
+// Where a client's events go. Called on the engine's thread: must not wait.
+class EventSink {
+ public:
+  virtual ~EventSink() = default;
+  virtual void OnStep(const StepEvents& events) = 0;
+};
+
+struct ContinueSequence {
+  int64_t sequence_id = 0;
+  int32_t pause_at_generated_count = 0;
+};
+struct TakeTokens {
+  int64_t sequence_id = 0;
+  std::vector<int32_t> token_ids;
+  int32_t pause_at_generated_count = 0;
+};
+struct PreemptSequence {
+  int64_t sequence_id = 0;
+};
+struct CancelSequence {
+  int64_t sequence_id = 0;
+};
+using SequenceCommand =
+    std::variant<SequenceStart, ContinueSequence, TakeTokens, PreemptSequence, CancelSequence>;
+
+struct EngineOptions {
+  StepLimits limits;
+  // Steps are not started while experts are missing; after this long their sequences end with
+  // Unavailable.
+  absl::Duration expert_loss_timeout = absl::Seconds(60);
+};
+
+// Counters since start, and leases now.
+struct EngineStats {
+  int64_t step_count = 0;
+  int64_t mixed_step_count = 0;
+  int32_t max_step_rows = 0;
+  int64_t preemption_count = 0;
+  int32_t used_sequences = 0;
+  int64_t used_kv_blocks = 0;
+  int32_t waiting_sequences = 0;
+  bool draining = false;
+};
+
+// Thread-safe. Events of a client come in order; the sequences of a client that left are dropped.
+class Engine {
+ public:
+  Engine(const EngineOptions& options, std::unique_ptr<ForwardPass> forward,
+         ExpertExchange* exchange);
+  ~Engine();
+
+  // Both name a client from here on; the sink is held by the engine until RemoveClient was handled,
+  // and by its stream.
+  int64_t AddClient(std::shared_ptr<EventSink> sink);
+  void RemoveClient(int64_t client_id);
+  // Errors: ResourceExhausted when too many commands wait.
+  absl::Status Submit(int64_t client_id, SequenceCommand command);
+
+  // Looks again at what the exchange can reach.
+  void Wake();
+  // No new sequences by credit from now on; resident ones go on.
+  void Drain();
+  EngineStats stats() const;
+
+ private:
+  struct AddClientCommand {
+    int64_t client_id;
+    std::shared_ptr<EventSink> sink;
+  };
+  struct RemoveClientCommand {
+    int64_t client_id;
+  };
+  struct ClientCommand {
+    int64_t client_id;
+    SequenceCommand command;
+  };
+  struct WakeCommand {};
+  using Command = std::variant<WakeCommand, AddClientCommand, RemoveClientCommand, ClientCommand>;
+  struct Client {
+    std::shared_ptr<EventSink> sink;
+    StepEvents events = {};  // since the last delivery
+    Credits sent = {};
+    int64_t handled_start_count = 0;
+  };
+  // What the logits of a row are for.
+  struct LogitPurpose {
+    Sequence* sequence;
+    int64_t token_index;  // the token that the row predicts
+  };
+
+  void Loop();
+  // Waits for a command (unless `poll`), then handles all that are there.
+  void HandleCommands(bool poll);
+  void Handle(Command& command);
+  void HandleClient(int64_t client_id, Client& client, SequenceCommand& command);
+  void HandleStart(int64_t client_id, Client& client, SequenceStart start);
+  void HandleTakeTokens(Sequence& sequence, const TakeTokens& take);
+  // False while experts are missing; ends all sequences when they were for too long.
+  bool ExpertsReachable();
+  void FailAll(const absl::Status& status);
+
+  // False when nothing could run.
+  bool RunStep();
+  StepBatch MakeBatch(const StepPlan& plan, std::vector<LogitPurpose>& purposes) const;
+  void AddLogitRows(Sequence& sequence, const SequenceRows& rows, StepBatch& batch,
+                    std::vector<LogitPurpose>& purposes) const;
+  void HandleRow(const LogitPurpose& purpose, std::span<const float> logits, float lse);
+  void ReportToken(Sequence& sequence, int64_t token_index, TokenScore score);
+  // After the newest generated token was reported: ends or pauses the sequence, or leaves it
+  // running.
+  void AfterToken(Sequence& sequence, int32_t token_id);
+  void FinishStep(const StepPlan& plan, const absl::Status& status);
+  void Finish(const SequenceKey& key, FinishedSequence finished);
+
+  void Deliver();
+  void UpdateStats(const StepPlan& plan);
+  Client* FindClient(int64_t client_id);
+
+  const EngineOptions options_;
+  const std::unique_ptr<ForwardPass> forward_;  // loop thread
+  ExpertExchange* const exchange_;
+  BoundedQueue<Command> commands_;
+  std::atomic<int64_t> next_client_id_ = 1;
+  std::atomic<bool> draining_ = false;
+  std::atomic<bool> stopping_ = false;
+
+  // Loop thread only.
+  StepPolicy policy_;
+  std::map<int64_t, Client> clients_;
+  bool ready_ = false;
+  absl::Time experts_missing_since_ = absl::InfiniteFuture();
+
+  mutable Mutex stats_mutex_;
+  EngineStats stats_ ABSL_GUARDED_BY(stats_mutex_);
+  std::thread thread_;  // last: joined first
+};
+
+}  // namespace m1

@@ -1,0 +1,99 @@
+// What the engine does with each command; see engine.h.
+#include <algorithm>
+#include <span>
+
+#include "attention_worker/engine.h"
+#include "common/base/log.h"
+
+namespace m1 {
+namespace {
+
+absl::Status CheckTokenIds(std::span<const int32_t> ids, int32_t vocab_size) {
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= vocab_size) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("token id ", id, " is outside a vocabulary of ", vocab_size));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void Engine::Handle(Command& command) {
+  if (auto* add = std::get_if<AddClientCommand>(&command)) {
+    clients_.emplace(add->client_id, Client{.sink = std::move(add->sink)});
+  } else if (auto* remove = std::get_if<RemoveClientCommand>(&command)) {
+    clients_.erase(remove->client_id);
+    for (const SequenceKey& key : policy_.Keys()) {
+      if (key.client_id == remove->client_id) policy_.Remove(key);
+    }
+  } else if (auto* of_client = std::get_if<ClientCommand>(&command)) {
+    Client* client = FindClient(of_client->client_id);
+    if (client != nullptr) HandleClient(of_client->client_id, *client, of_client->command);
+  }
+}
+
+void Engine::HandleClient(int64_t client_id, Client& client, SequenceCommand& command) {
+  if (auto* start = std::get_if<SequenceStart>(&command)) {
+    HandleStart(client_id, client, std::move(*start));
+    return;
+  }
+  const int64_t sequence_id = std::visit([](const auto& c) { return c.sequence_id; }, command);
+  Sequence* sequence = policy_.Find({client_id, sequence_id});
+  if (sequence == nullptr) {  // it ended while the command was on its way
+    M1_VLOG(1) << "command for unknown sequence_id=" << sequence_id;
+  } else if (std::holds_alternative<CancelSequence>(command)) {
+    Finish({client_id, sequence_id}, {.sequence_id = sequence_id, .end = SequenceEnd::kCancelled});
+  } else if (std::holds_alternative<PreemptSequence>(command)) {
+    policy_.Remove({client_id, sequence_id});
+    client.events.preempted_sequence_ids.push_back(sequence_id);
+  } else if (sequence->phase != SequencePhase::kPaused) {
+    Finish({client_id, sequence_id},
+           FailedSequence(sequence_id, absl::FailedPreconditionError(absl::StrCat(
+                                           "sequence ", sequence_id, " is not paused"))));
+  } else if (const auto* go_on = std::get_if<ContinueSequence>(&command)) {
+    sequence->Resume(go_on->pause_at_generated_count);
+  } else {
+    HandleTakeTokens(*sequence, std::get<TakeTokens>(command));
+  }
+}
+
+void Engine::HandleStart(int64_t client_id, Client& client, SequenceStart start) {
+  ++client.handled_start_count;
+  const int64_t sequence_id = start.sequence_id;
+  absl::Status status = CheckTokenIds(start.token_ids, forward_->config().vocab_size);
+  if (status.ok()) status = policy_.Add({client_id, sequence_id}, std::move(start));
+  if (!status.ok()) {
+    client.events.finished.push_back(FailedSequence(sequence_id, std::move(status)));
+    return;
+  }
+  Sequence& sequence = *policy_.Find({client_id, sequence_id});
+  // A resume point may lie behind the end that its last worker did not live to report.
+  if (sequence.num_generated() > 0) {
+    AfterToken(sequence, sequence.tokens.back());
+    if (sequence.phase == SequencePhase::kPaused) {
+      client.events.paused_sequence_ids.push_back(sequence_id);
+    }
+    if (sequence.end) {
+      FinishedSequence end = *std::move(sequence.end);
+      Finish({client_id, sequence_id}, std::move(end));
+    }
+  }
+}
+
+void Engine::HandleTakeTokens(Sequence& sequence, const TakeTokens& take) {
+  absl::Status status = CheckTokenIds(take.token_ids, forward_->config().vocab_size);
+  if (take.token_ids.empty()) status = absl::InvalidArgumentError("no tokens to take");
+  if (!status.ok()) {
+    Finish(SequenceKey(sequence.key), FailedSequence(take.sequence_id, std::move(status)));
+    return;
+  }
+  const int64_t room = sequence.start.max_new_tokens - sequence.num_generated();
+  const int64_t count = std::min(room, static_cast<int64_t>(take.token_ids.size()));
+  sequence.tokens.insert(sequence.tokens.end(), take.token_ids.begin(),
+                         take.token_ids.begin() + count);
+  sequence.Resume(take.pause_at_generated_count);
+}
+
+}  // namespace m1

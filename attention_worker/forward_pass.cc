@@ -1,0 +1,88 @@
+#include "attention_worker/forward_pass.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/base/status_macros.h"
+#include "common/kernels/rotary_table.h"
+
+namespace m1 {
+namespace {
+
+// Rows of logits held at once: 64 rows of M1's vocabulary are 51 MB.
+constexpr int64_t kMaxLogitRows = 64;
+
+std::vector<DecoderLayer> MakeLayers(const ModelConfig& config, const AttentionWeights& weights) {
+  std::vector<DecoderLayer> layers;
+  int32_t num_lightning = 0;
+  int32_t num_softmax = 0;
+  for (int32_t layer = 0; layer < config.num_layers; ++layer) {
+    const bool lightning = config.layer_kinds[static_cast<size_t>(layer)] == LayerKind::kLightning;
+    const int32_t kind_index = lightning ? num_lightning++ : num_softmax++;
+    layers.emplace_back(config, layer, kind_index, weights.layers[static_cast<size_t>(layer)]);
+  }
+  return layers;
+}
+
+}  // namespace
+
+ForwardPass::ForwardPass(const ModelConfig& config, const AttentionWeights& weights,
+                         KernelBackend* backend, ExpertExchange* exchange,
+                         const ForwardOptions& options)
+    : config_(config),
+      weights_(weights),
+      backend_(backend),
+      exchange_(exchange),
+      max_logit_rows_(std::min(kMaxLogitRows, options.max_rows)),
+      inverse_frequencies_(RotaryInverseFrequencies(config)),
+      linear_state_(config, options.activation_dtype, options.num_state_slots),
+      kv_cache_(config, options.activation_dtype, options.num_kv_blocks),
+      workspace_(config, options.activation_dtype, options.max_rows, max_logit_rows_),
+      layers_(MakeLayers(config_, weights)) {}
+
+absl::Status ForwardPass::Run(const StepBatch& batch, LogitsSink sink) {
+  const int64_t rows = batch.num_rows();
+  if (tap_ != nullptr) tap_->OnStep(batch);
+  FillRotaryTable(batch.positions, inverse_frequencies_, workspace_.cos.view().Rows(0, rows),
+                  workspace_.sin.view().Rows(0, rows));
+  M1_RETURN_IF_ERROR(
+      backend_->Embed(batch.token_ids, weights_.embedding, workspace_.hidden.view().Rows(0, rows)));
+  const LayerContext context{.config = &config_,
+                             .backend = backend_,
+                             .exchange = exchange_,
+                             .linear_state = &linear_state_,
+                             .kv_cache = &kv_cache_,
+                             .workspace = &workspace_,
+                             .tap = tap_};
+  for (const DecoderLayer& layer : layers_) M1_RETURN_IF_ERROR(layer.Run(context, batch));
+  return RunHead(batch, sink);
+}
+
+absl::Status ForwardPass::RunHead(const StepBatch& batch, LogitsSink sink) {
+  const auto num_logit_rows = static_cast<int64_t>(batch.logit_rows.size());
+  for (int64_t first = 0; first < num_logit_rows; first += max_logit_rows_) {
+    const int64_t count = std::min(max_logit_rows_, num_logit_rows - first);
+    M1_RETURN_IF_ERROR(RunHeadRows(batch, first, count));
+    sink(first, workspace_.logits.view().Rows(0, count),
+         {workspace_.log_sum_exp.data_as<float>(), static_cast<size_t>(count)});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ForwardPass::RunHeadRows(const StepBatch& batch, int64_t first, int64_t count) {
+  const TensorView last_hidden = workspace_.last_hidden.view().Rows(0, count);
+  const TensorView logits = workspace_.logits.view().Rows(0, count);
+  const TensorView temperatures = workspace_.temperatures.view().Rows(0, count);
+  for (int64_t i = 0; i < count; ++i) {
+    const auto index = static_cast<size_t>(first + i);
+    const ConstTensorView row = workspace_.hidden.view()[batch.logit_rows[index]];
+    std::memcpy(last_hidden[i].data(), row.data(), static_cast<size_t>(row.num_bytes()));
+    temperatures.data_as<float>()[i] = batch.logit_temperatures[index];
+  }
+  M1_RETURN_IF_ERROR(
+      backend_->RmsNorm(last_hidden, weights_.final_norm, config_.rms_norm_eps, last_hidden));
+  M1_RETURN_IF_ERROR(backend_->Linear(last_hidden, weights_.lm_head, Epilogue::kNone, logits));
+  return backend_->LogSumExp(logits, temperatures, workspace_.log_sum_exp.view().Rows(0, count));
+}
+
+}  // namespace m1

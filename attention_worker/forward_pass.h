@@ -1,0 +1,64 @@
+// The whole model but its experts: token ids in, logits out. Owns the sequences' memory and the
+// step's buffers; knows no requests. Thread-compatible: one thread calls it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+
+#include "attention_worker/decoder_layer.h"
+
+namespace m1 {
+
+struct ForwardOptions {
+  DType activation_dtype = DType::kBf16;
+  int64_t max_rows = 0;  // of a step
+  int64_t num_kv_blocks = 0;
+  int64_t num_state_slots = 0;
+};
+
+// Logits of batch.logit_rows[first], [first + 1], ...: fp32 [count, vocab], with their
+// log-sum-exps.
+using LogitsSink =
+    absl::FunctionRef<void(int64_t first, ConstTensorView logits, std::span<const float> lse)>;
+
+class ForwardPass {
+ public:
+  // All pointers are borrowed, and the weights' memory.
+  ForwardPass(const ModelConfig& config, const AttentionWeights& weights, KernelBackend* backend,
+              ExpertExchange* exchange, const ForwardOptions& options);
+
+  // Runs the rows and extends their sequences' memory. After an error the memory of every sequence
+  // in the batch is undefined. Errors: those of the exchange; Internal when the batch breaks an
+  // operation's contract.
+  absl::Status Run(const StepBatch& batch, LogitsSink sink);
+
+  // For a slot's next sequence.
+  void ResetSlot(int32_t slot) { linear_state_.Reset(slot); }
+  LinearState& linear_state() { return linear_state_; }
+  const ModelConfig& config() const { return config_; }
+  void set_tap(ForwardTap* tap) { tap_ = tap; }
+
+ private:
+  absl::Status RunHead(const StepBatch& batch, LogitsSink sink);
+  // Logit rows [first, first + count).
+  absl::Status RunHeadRows(const StepBatch& batch, int64_t first, int64_t count);
+
+  const ModelConfig config_;
+  const AttentionWeights weights_;
+  KernelBackend* const backend_;
+  ExpertExchange* const exchange_;
+  const int64_t max_logit_rows_;
+  const std::vector<float> inverse_frequencies_;
+  LinearState linear_state_;
+  KvCache kv_cache_;
+  Workspace workspace_;
+  std::vector<DecoderLayer> layers_;
+  ForwardTap* tap_ = nullptr;
+};
+
+}  // namespace m1

@@ -1,0 +1,30 @@
+// The recurrent memory of the lightning layers: a slot per resident sequence. Memory is reserved at
+// construction and becomes resident when first written.
+#pragma once
+
+#include <cstdint>
+
+#include "common/kernels/backend.h"
+#include "common/model/config.h"
+#include "common/tensor/tensor.h"
+
+namespace m1 {
+
+class LinearState {
+ public:
+  LinearState(const ModelConfig& config, DType activation_dtype, int64_t num_slots);
+
+  // Makes the slot the memory of an empty sequence.
+  void Reset(int32_t slot);
+  // One layer of a slot; `lightning_index` counts the lightning layers from 0.
+  LightningSequence sequence(int32_t slot, int32_t lightning_index, const SequenceRows& rows);
+
+  static int64_t SlotBytes(const ModelConfig& config, DType activation_dtype);
+
+ private:
+  Tensor state_;   // fp32 [num_slots, lightning_layers, num_heads, head_dim of k, head_dim of v]
+  Tensor open_k_;  // act [num_slots, lightning_layers, num_heads, kLightningChunk, head_dim]
+  Tensor open_v_;  // act [num_slots, lightning_layers, num_heads, kLightningChunk, head_dim]
+};
+
+}  // namespace m1

@@ -1,0 +1,95 @@
+// What an attention worker is told about a sequence and what it tells back, without gRPC. The
+// messages of proto/m1/v1/attention.proto, which documents every field, in plain C++.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace m1 {
+
+struct SamplingParams {
+  float temperature = 1.0F;  // 0: greedy
+  float top_p = 1.0F;
+  int32_t top_k = 0;  // 0: off
+  float min_p = 0.0F;
+  uint64_t seed = 0;
+};
+
+struct SequenceStart {
+  int64_t sequence_id = 0;
+  std::vector<int32_t> token_ids;  // prompt, then what was generated before a resume
+  int32_t prompt_token_count = 0;
+  SamplingParams sampling;
+  int32_t max_new_tokens = 0;
+  std::vector<int32_t> stop_token_ids;
+  int32_t candidate_count = 0;
+  bool prompt_logprobs = false;
+  int32_t next_prompt_logprob_index = 0;
+  int32_t priority = 0;
+  int64_t arrival_order = 0;
+  int32_t pause_at_generated_count = 0;  // 0: never
+};
+
+struct TokenCandidate {
+  int32_t id = 0;
+  float logprob = 0.0F;
+};
+
+struct TokenScore {
+  int32_t id = 0;
+  float logprob = 0.0F;
+  int32_t rank = 0;  // from 1; 0: unknown
+  std::vector<TokenCandidate> candidates = {};
+};
+
+// Scores of consecutive tokens of one sequence. first_index counts from the first prompt token.
+struct ScoredTokens {
+  int64_t sequence_id = 0;
+  int64_t first_index = 0;
+  std::vector<TokenScore> tokens;
+};
+
+enum class SequenceEnd : uint8_t { kStopToken, kLength, kCancelled, kError };
+
+struct FinishedSequence {
+  int64_t sequence_id = 0;
+  SequenceEnd end = SequenceEnd::kLength;
+  int32_t stop_token_id = 0;  // with kStopToken
+  absl::Status status = {};   // with kError
+};
+
+inline FinishedSequence FailedSequence(int64_t sequence_id, absl::Status status) {
+  return {.sequence_id = sequence_id,
+          .end = SequenceEnd::kError,
+          .stop_token_id = 0,
+          .status = std::move(status)};
+}
+
+struct Credits {
+  int64_t handled_start_count = 0;
+  int32_t state_slots = 0;
+  int64_t kv_blocks = 0;
+  bool ready = false;
+
+  friend bool operator==(const Credits&, const Credits&) = default;
+};
+
+// What one step brought to one client.
+struct StepEvents {
+  std::vector<ScoredTokens> tokens;
+  std::vector<ScoredTokens> prompt_tokens;
+  std::vector<FinishedSequence> finished;
+  std::vector<int64_t> preempted_sequence_ids;
+  std::vector<int64_t> paused_sequence_ids;
+  Credits credits;
+
+  bool empty() const {
+    return tokens.empty() && prompt_tokens.empty() && finished.empty() &&
+           preempted_sequence_ids.empty() && paused_sequence_ids.empty();
+  }
+};
+
+}  // namespace m1

@@ -1,0 +1,204 @@
+#include "attention_worker/step_policy.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/base/check.h"
+#include "common/kernels/backend.h"
+
+namespace m1 {
+namespace {
+
+// Sequences that may wait for a slot, as a multiple of the slots.
+constexpr int64_t kWaitingPerSlot = 8;
+
+int64_t BlocksFor(int64_t num_tokens) { return (num_tokens + kKvBlockTokens - 1) / kKvBlockTokens; }
+
+// Higher priority first, then first come first served.
+bool Senior(const Sequence* a, const Sequence* b) {
+  if (a->start.priority != b->start.priority) return a->start.priority > b->start.priority;
+  if (a->start.arrival_order != b->start.arrival_order) {
+    return a->start.arrival_order < b->start.arrival_order;
+  }
+  return a->key < b->key;
+}
+
+absl::Status CheckStart(const SequenceStart& start, const StepLimits& limits) {
+  const auto num_tokens = static_cast<int64_t>(start.token_ids.size());
+  if (start.prompt_token_count < 1 || start.prompt_token_count > num_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("prompt_token_count ", start.prompt_token_count,
+                                                   " of ", num_tokens, " tokens"));
+  }
+  if (start.max_new_tokens < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_new_tokens ", start.max_new_tokens, " is negative"));
+  }
+  const int64_t reach =
+      std::max(num_tokens, int64_t{start.prompt_token_count} + int64_t{start.max_new_tokens});
+  if (reach > limits.max_context_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("a sequence of up to ", reach,
+                                                   " tokens exceeds the worker's context of ",
+                                                   limits.max_context_tokens));
+  }
+  if (BlocksFor(reach) > limits.kv_blocks) {
+    return absl::InvalidArgumentError(absl::StrCat("a sequence of up to ", reach, " tokens needs ",
+                                                   BlocksFor(reach), " KV blocks, the worker has ",
+                                                   limits.kv_blocks));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+StepPolicy::StepPolicy(const StepLimits& limits)
+    : limits_(limits), slots_(limits.max_sequences), blocks_(limits.kv_blocks) {}
+
+absl::Status StepPolicy::Add(const SequenceKey& key, SequenceStart start) {
+  if (sequences_.contains(key)) {
+    return absl::AlreadyExistsError(absl::StrCat("sequence ", key.sequence_id, " is running"));
+  }
+  if (absl::Status status = CheckStart(start, limits_); !status.ok()) return status;
+  if (num_waiting() >= kWaitingPerSlot * limits_.max_sequences) {
+    return absl::ResourceExhaustedError(absl::StrCat(num_waiting(), " sequences wait already"));
+  }
+  auto sequence = std::make_unique<Sequence>();
+  sequence->key = key;
+  sequence->tokens = std::move(start.token_ids);
+  sequence->next_generated_index = sequence->num_tokens();
+  sequence->next_prompt_index =
+      start.prompt_logprobs ? start.next_prompt_logprob_index : start.prompt_token_count;
+  sequence->pause_at_generated_count = start.pause_at_generated_count;
+  sequence->start = std::move(start);
+  sequence->slot = Lease(&slots_);
+  sequence->blocks = Lease(&blocks_);
+  sequences_.emplace(key, std::move(sequence));
+  return absl::OkStatus();
+}
+
+Sequence* StepPolicy::Find(const SequenceKey& key) {
+  const auto found = sequences_.find(key);
+  return found == sequences_.end() ? nullptr : found->second.get();
+}
+
+void StepPolicy::Remove(const SequenceKey& key) { sequences_.erase(key); }
+
+std::vector<SequenceKey> StepPolicy::Keys() const {
+  std::vector<SequenceKey> keys;
+  for (const auto& [key, sequence] : sequences_) keys.push_back(key);
+  return keys;
+}
+
+StepPlan StepPolicy::Plan() {
+  ++step_;
+  StepPlan plan;
+  GrowLeases(plan);
+  Admit(plan);
+  TakeDecodeRows(plan);
+  TakePrefillRows(plan);
+  return plan;
+}
+
+int32_t StepPolicy::num_waiting() const {
+  return static_cast<int32_t>(std::count_if(
+      sequences_.begin(), sequences_.end(),
+      [](const auto& entry) { return entry.second->phase == SequencePhase::kWaiting; }));
+}
+
+int64_t StepPolicy::num_grantable_slots() const {
+  return std::max<int64_t>(0, slots_.num_free() - num_waiting());
+}
+
+int64_t StepPolicy::num_grantable_blocks() const {
+  int64_t free = blocks_.num_free();
+  for (const auto& [key, sequence] : sequences_) {
+    if (sequence->phase == SequencePhase::kWaiting) free -= BlocksFor(sequence->num_tokens()) + 1;
+  }
+  return std::max<int64_t>(0, free);
+}
+
+std::vector<Sequence*> StepPolicy::InPhase(SequencePhase phase) {
+  std::vector<Sequence*> found;
+  for (const auto& [key, sequence] : sequences_) {
+    if (sequence->phase == phase) found.push_back(sequence.get());
+  }
+  std::sort(found.begin(), found.end(), Senior);
+  return found;
+}
+
+void StepPolicy::Admit(StepPlan& plan) {
+  for (Sequence* sequence : InPhase(SequencePhase::kWaiting)) {
+    // One block more than the tokens need, so that it can decode for a while; less only where the
+    // pool ends.
+    const int64_t wanted = std::min(BlocksFor(sequence->num_tokens()) + 1, limits_.kv_blocks);
+    if (slots_.num_free() < 1 || !sequence->blocks.GrowTo(wanted)) return;
+    sequence->slot.GrowTo(1);
+    sequence->phase = SequencePhase::kResident;
+    plan.admitted.push_back(sequence);
+  }
+}
+
+void StepPolicy::GrowLeases(StepPlan& plan) {
+  std::vector<SequenceKey> keys;
+  for (const Sequence* sequence : InPhase(SequencePhase::kResident)) keys.push_back(sequence->key);
+  for (const SequenceKey& key : keys) {
+    Sequence* sequence = Find(key);
+    if (sequence == nullptr) continue;  // it made room for an earlier one
+    while (!sequence->blocks.GrowTo(BlocksFor(sequence->num_tokens()))) {
+      if (!PreemptFor(*sequence, plan)) break;
+    }
+  }
+}
+
+bool StepPolicy::PreemptFor(const Sequence& needy, StepPlan& plan) {
+  std::vector<Sequence*> holders = InPhase(SequencePhase::kResident);
+  for (Sequence* paused : InPhase(SequencePhase::kPaused)) {
+    if (paused->holds_memory()) holders.push_back(paused);
+  }
+  std::sort(holders.begin(), holders.end(), Senior);
+  holders.erase(holders.begin());  // the oldest of the highest class stays
+  M1_CHECK_MSG(!holders.empty(), "one sequence alone always fits: Add checks it");
+  Sequence* victim = holders.back();
+  for (auto holder = holders.rbegin(); holder != holders.rend(); ++holder) {
+    if ((*holder)->num_tokens() <= limits_.max_replay_tokens) {
+      victim = *holder;
+      break;
+    }
+  }
+  const bool other_went = victim != &needy;
+  plan.preempted.push_back(victim->key);
+  Remove(plan.preempted.back());
+  return other_went;
+}
+
+void StepPolicy::TakeDecodeRows(StepPlan& plan) {
+  std::vector<Sequence*> decoding = InPhase(SequencePhase::kResident);
+  const bool prefills =
+      std::erase_if(decoding, [](const Sequence* sequence) { return !sequence->decodes(); }) > 0;
+  // A budget that decoding could fill alone leaves a part to prefill, or nobody new would ever begin.
+  const int64_t reserve = prefills ? (limits_.max_step_tokens + 7) / 8 : 0;
+  const int64_t budget = std::max<int64_t>(1, limits_.max_step_tokens - reserve);
+  std::stable_sort(decoding.begin(), decoding.end(), [](const Sequence* a, const Sequence* b) {
+    return a->last_step < b->last_step;
+  });
+  for (Sequence* sequence : decoding) {
+    if (plan.num_decode_rows >= budget) return;
+    plan.rows.push_back({sequence, 1});
+    sequence->last_step = step_;
+    ++plan.num_decode_rows;
+  }
+}
+
+void StepPolicy::TakePrefillRows(StepPlan& plan) {
+  for (Sequence* sequence : InPhase(SequencePhase::kResident)) {
+    if (sequence->decodes()) continue;
+    const int64_t budget = limits_.max_step_tokens - plan.num_decode_rows - plan.num_prefill_rows;
+    const int64_t rows = std::min(budget, sequence->num_pending());
+    if (rows <= 0) continue;
+    plan.rows.push_back({sequence, rows});
+    sequence->last_step = step_;
+    plan.num_prefill_rows += rows;
+  }
+}
+
+}  // namespace m1

@@ -1,0 +1,119 @@
+// What runs in the next step and who keeps memory. Plain code: no threads, no time, no tensors;
+// tests drive it directly.
+//
+// A sequence waits until it gets a state slot and KV blocks for its tokens and one chunk more; then
+// it is resident until it is removed or preempted. A step takes one row of every sequence that
+// decodes (those that waited longest first when the budget is short), then prefill chunks, first
+// come first served within a priority, until the budget is used up.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "attention_worker/lease_pool.h"
+#include "attention_worker/sequence.h"
+
+namespace m1 {
+
+struct StepLimits {
+  int32_t max_sequences = 0;
+  int64_t kv_blocks = 0;
+  int64_t max_context_tokens = 0;
+  int32_t max_step_tokens = 0;
+  int64_t max_replay_tokens = 0;  // longer sequences are preempted only when no shorter one is left
+};
+
+// Sequences are named by whoever sent them.
+struct SequenceKey {
+  int64_t client_id = 0;
+  int64_t sequence_id = 0;
+
+  friend auto operator<=>(const SequenceKey&, const SequenceKey&) = default;
+};
+
+enum class SequencePhase : uint8_t { kWaiting, kResident, kPaused };
+
+// A sequence on this worker. Owned by the StepPolicy; the engine advances it.
+struct Sequence {
+  SequenceKey key;
+  SequenceStart start;               // its token_ids have moved to `tokens`
+  std::vector<int32_t> tokens;       // known so far
+  int64_t num_computed = 0;          // of them, in the memory of the layers
+  int64_t next_generated_index = 0;  // first generated token that was not reported yet
+  int64_t next_prompt_index = 0;     // first prompt token whose logprob was not reported yet
+  int32_t pause_at_generated_count = 0;
+  SequencePhase phase = SequencePhase::kWaiting;
+  int64_t last_step = 0;                // in which it had rows
+  std::optional<FinishedSequence> end;  // set while its step is still running
+  Lease slot;
+  Lease blocks;
+
+  int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t num_pending() const { return num_tokens() - num_computed; }
+  int64_t num_generated() const { return num_tokens() - start.prompt_token_count; }
+  bool decodes() const { return num_computed > 0 && num_pending() == 1; }
+  bool holds_memory() const { return slot.size() > 0; }
+  int32_t state_slot() const { return slot.ids()[0]; }
+  // Ends a pause.
+  void Resume(int32_t next_pause) {
+    pause_at_generated_count = next_pause;
+    phase = holds_memory() ? SequencePhase::kResident : SequencePhase::kWaiting;
+  }
+};
+
+// The next `num_rows` tokens of a sequence.
+struct PlannedRows {
+  Sequence* sequence = nullptr;
+  int64_t num_rows = 0;
+};
+
+struct StepPlan {
+  std::vector<Sequence*> admitted;     // their memory is new: reset it
+  std::vector<SequenceKey> preempted;  // removed already
+  std::vector<PlannedRows> rows;       // decode first; empty: nothing can run
+  int64_t num_decode_rows = 0;
+  int64_t num_prefill_rows = 0;
+};
+
+class StepPolicy {
+ public:
+  explicit StepPolicy(const StepLimits& limits);
+
+  // Errors: InvalidArgument for what this worker can never run, AlreadyExists, ResourceExhausted
+  // when too many wait.
+  absl::Status Add(const SequenceKey& key, SequenceStart start);
+  Sequence* Find(const SequenceKey& key);  // null: unknown
+  void Remove(const SequenceKey& key);     // gives its leases back
+  std::vector<SequenceKey> Keys() const;
+
+  StepPlan Plan();
+
+  const StepLimits& limits() const { return limits_; }
+  int32_t num_waiting() const;
+  int64_t num_used_slots() const { return slots_.capacity() - slots_.num_free(); }
+  int64_t num_used_blocks() const { return blocks_.capacity() - blocks_.num_free(); }
+  // Free places less what waiting sequences will take; never negative.
+  int64_t num_grantable_slots() const;
+  int64_t num_grantable_blocks() const;
+
+ private:
+  std::vector<Sequence*> InPhase(SequencePhase phase);
+  void Admit(StepPlan& plan);
+  void GrowLeases(StepPlan& plan);
+  // Removes the most junior holder; false when that was `needy` itself.
+  bool PreemptFor(const Sequence& needy, StepPlan& plan);
+  void TakeDecodeRows(StepPlan& plan);
+  void TakePrefillRows(StepPlan& plan);
+
+  const StepLimits limits_;
+  LeasePool slots_;
+  LeasePool blocks_;
+  std::map<SequenceKey, std::unique_ptr<Sequence>> sequences_;  // after the pools: leases go first
+  int64_t step_ = 0;
+};
+
+}  // namespace m1

@@ -1,0 +1,68 @@
+// The buffers of one step. Every step reuses them; views give the first `rows` rows.
+#pragma once
+
+#include <cstdint>
+
+#include "common/model/config.h"
+#include "common/tensor/tensor.h"
+
+namespace m1 {
+
+struct Workspace {
+  Workspace(const ModelConfig& config, DType act, int64_t max_rows, int64_t max_logit_rows)
+      : hidden(DType::kF32, {max_rows, config.hidden_size}),
+        normed(DType::kF32, {max_rows, config.hidden_size}),
+        normed_act(act, {max_rows, config.hidden_size}),
+        branch(DType::kF32, {max_rows, config.hidden_size}),
+        shared(DType::kF32, {max_rows, config.hidden_size}),
+        qkv(act, {max_rows, config.num_heads, 3, config.head_dim}),
+        q(DType::kF32, {max_rows, config.num_heads, config.head_dim}),
+        q_act(act, {max_rows, config.num_heads, config.head_dim}),
+        k(DType::kF32, {max_rows, config.num_kv_heads, config.head_dim}),
+        k_act(act, {max_rows, config.num_kv_heads, config.head_dim}),
+        v_act(act, {max_rows, config.num_kv_heads, config.head_dim}),
+        heads(DType::kF32, {max_rows, config.num_heads * config.head_dim}),
+        output_gate(DType::kF32, {max_rows, config.num_heads * config.head_dim}),
+        heads_act(act, {max_rows, config.num_heads * config.head_dim}),
+        cos(DType::kF32, {max_rows, config.rotary_dim / 2}),
+        sin(DType::kF32, {max_rows, config.rotary_dim / 2}),
+        gate_logits(DType::kF32, {max_rows, config.num_experts}),
+        expert_ids(DType::kI32, {max_rows, config.num_experts_per_token}),
+        expert_weights(DType::kF32, {max_rows, config.num_experts_per_token}),
+        expert_out(act, {max_rows, config.num_experts_per_token, config.hidden_size}),
+        shared_mid(act, {max_rows, config.shared_intermediate_size}),
+        coefficient(DType::kF32, {max_rows, 1}),
+        last_hidden(DType::kF32, {max_logit_rows, config.hidden_size}),
+        logits(DType::kF32, {max_logit_rows, config.vocab_size}),
+        temperatures(DType::kF32, {max_logit_rows}),
+        log_sum_exp(DType::kF32, {max_logit_rows}) {}
+
+  Tensor hidden;          // [rows, hidden]: the residual stream
+  Tensor normed;          // [rows, hidden]
+  Tensor normed_act;      // act [rows, hidden]
+  Tensor branch;          // [rows, hidden]: attention or MoE, before the residual scales
+  Tensor shared;          // [rows, hidden]: the shared expert
+  Tensor qkv;             // act [rows, num_heads, 3, head_dim]
+  Tensor q;               // [rows, num_heads, head_dim]
+  Tensor q_act;           // act [rows, num_heads, head_dim]
+  Tensor k;               // [rows, num_kv_heads, head_dim]
+  Tensor k_act;           // act [rows, num_kv_heads, head_dim]
+  Tensor v_act;           // act [rows, num_kv_heads, head_dim]
+  Tensor heads;           // [rows, num_heads * head_dim]: lightning output
+  Tensor output_gate;     // [rows, num_heads * head_dim]
+  Tensor heads_act;       // act [rows, num_heads * head_dim]: what enters the output projection
+  Tensor cos;             // [rows, rotary_dim / 2]
+  Tensor sin;             // [rows, rotary_dim / 2]
+  Tensor gate_logits;     // [rows, num_experts]
+  Tensor expert_ids;      // int32 [rows, k], heaviest first
+  Tensor expert_weights;  // [rows, k]
+  Tensor expert_out;      // act [rows, k, hidden]
+  Tensor shared_mid;      // act [rows, shared_intermediate]
+  Tensor coefficient;     // [rows, 1]
+  Tensor last_hidden;     // [logit rows, hidden]: final norm's input, then its output
+  Tensor logits;          // [logit rows, vocab]
+  Tensor temperatures;    // [logit rows]
+  Tensor log_sum_exp;     // [logit rows]
+};
+
+}  // namespace m1
