@@ -208,11 +208,6 @@ void Engine::ReportToken(Sequence& sequence, int64_t token_index, TokenScore sco
   const int32_t id = score.id;
   if (lists.empty() || lists.back().sequence_id != sequence_id) {
     lists.push_back({.sequence_id = sequence_id, .first_index = token_index, .tokens = {}});
-    if (of_prompt && token_index == 1 && sequence.next_prompt_index == 0) {
-      // Nothing predicts the first token.
-      lists.back().first_index = 0;
-      lists.back().tokens.push_back({.id = sequence.tokens[0]});
-    }
   }
   lists.back().tokens.push_back(std::move(score));
   if (of_prompt) {

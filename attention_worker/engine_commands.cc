@@ -69,6 +69,12 @@ void Engine::HandleStart(int64_t client_id, Client& client, SequenceStart start)
     return;
   }
   Sequence& sequence = *policy_.Find({client_id, sequence_id});
+  if (sequence.start.prompt_logprobs && sequence.next_prompt_index == 0) {
+    // Nothing predicts the first token.
+    client.events.prompt_tokens.push_back(
+        {.sequence_id = sequence_id, .first_index = 0, .tokens = {{.id = sequence.tokens[0]}}});
+    sequence.next_prompt_index = 1;
+  }
   // A resume point may lie behind the end that its last worker did not live to report.
   if (sequence.num_generated() > 0) {
     AfterToken(sequence, sequence.tokens.back());

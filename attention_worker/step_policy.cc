@@ -175,7 +175,8 @@ void StepPolicy::TakeDecodeRows(StepPlan& plan) {
   std::vector<Sequence*> decoding = InPhase(SequencePhase::kResident);
   const bool prefills =
       std::erase_if(decoding, [](const Sequence* sequence) { return !sequence->decodes(); }) > 0;
-  // A budget that decoding could fill alone leaves a part to prefill, or nobody new would ever begin.
+  // A budget that decoding could fill alone leaves a part to prefill, or nobody new would ever
+  // begin.
   const int64_t reserve = prefills ? (limits_.max_step_tokens + 7) / 8 : 0;
   const int64_t budget = std::max<int64_t>(1, limits_.max_step_tokens - reserve);
   std::stable_sort(decoding.begin(), decoding.end(), [](const Sequence* a, const Sequence* b) {

@@ -23,9 +23,9 @@ TEST(PhiloxTest, KnownAnswers) {
               ElementsAre(0x6627e8d5U, 0xe169c58dU, 0xbc57ac4cU, 0x9b00dbd8U));
   EXPECT_THAT(Philox4x32({~0U, ~0U, ~0U, ~0U}, {~0U, ~0U}),
               ElementsAre(0x408f276dU, 0x41c83b0eU, 0xa20bc7c6U, 0x6d5451fdU));
-  EXPECT_THAT(Philox4x32({0x243f6a88U, 0x85a308d3U, 0x13198a2eU, 0x03707344U},
-                         {0xa4093822U, 0x299f31d0U}),
-              ElementsAre(0xd16cfe09U, 0x94fdccebU, 0x5001e420U, 0x24126ea1U));
+  EXPECT_THAT(
+      Philox4x32({0x243f6a88U, 0x85a308d3U, 0x13198a2eU, 0x03707344U}, {0xa4093822U, 0x299f31d0U}),
+      ElementsAre(0xd16cfe09U, 0x94fdccebU, 0x5001e420U, 0x24126ea1U));
 }
 
 std::vector<float> RandomLogits(size_t count, uint32_t seed) {

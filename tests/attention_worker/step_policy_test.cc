@@ -189,7 +189,8 @@ TEST(StepPolicyTest, PausedSequencesKeepMemoryButDoNotRun) {
   EXPECT_THAT(RowsById(policy.Plan()), ElementsAre(std::pair(1, 1)));
 }
 
-// Random arrivals and departures: budgets hold, no block is leased twice, nobody starves, all memory comes back.
+// Random arrivals and departures: budgets hold, no block is leased twice, nobody starves, all
+// memory comes back.
 TEST(StepPolicyTest, InvariantsUnderRandomLoad) {
   StepLimits limits = Limits();
   limits.kv_blocks = 20;

@@ -1,9 +1,9 @@
 // gMock matchers for absl::Status and absl::StatusOr: IsOk, StatusIs(code, message matcher).
 #pragma once
 
-#include <string>
-
 #include <gmock/gmock.h>
+
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -34,9 +34,9 @@ MATCHER_P2(StatusIs, code, message_matcher, "has the status code and message") {
 #define EXPECT_OK(expr) EXPECT_THAT((expr), ::m1::IsOk())
 #define ASSERT_OK_AND_ASSIGN(lhs, expr) \
   ASSERT_OK_AND_ASSIGN_INNER_(M1_TEST_CONCAT_(m1_test_status_or_, __LINE__), lhs, expr)
-#define ASSERT_OK_AND_ASSIGN_INNER_(tmp, lhs, expr)          \
-  auto tmp = (expr);                                         \
-  ASSERT_TRUE(tmp.ok()) << tmp.status().ToString();          \
+#define ASSERT_OK_AND_ASSIGN_INNER_(tmp, lhs, expr) \
+  auto tmp = (expr);                                \
+  ASSERT_TRUE(tmp.ok()) << tmp.status().ToString(); \
   lhs = std::move(tmp).value()
 #define M1_TEST_CONCAT_INNER_(a, b) a##b
 #define M1_TEST_CONCAT_(a, b) M1_TEST_CONCAT_INNER_(a, b)

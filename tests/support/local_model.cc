@@ -1,0 +1,132 @@
+#include "tests/support/local_model.h"
+
+#include <algorithm>
+
+#include "common/base/check.h"
+#include "tests/support/direct_exchange.h"
+
+namespace m1 {
+namespace {
+
+// The resume point of a preempted sequence.
+SequenceStart Resumed(SequenceStart start, const SequenceResult& result) {
+  for (const TokenScore& token : result.tokens) start.token_ids.push_back(token.id);
+  start.next_prompt_logprob_index = static_cast<int32_t>(result.prompt.size());
+  return start;
+}
+
+}  // namespace
+
+class LocalModel::Collector final : public EventSink {
+ public:
+  explicit Collector(size_t count) : results_(count) {}
+
+  void OnStep(const StepEvents& events) override {
+    MutexLock lock(&mutex_);
+    for (const ScoredTokens& scored : events.prompt_tokens) {
+      SequenceResult& result = at(scored.sequence_id);
+      M1_CHECK(static_cast<size_t>(scored.first_index) == result.prompt.size());
+      result.prompt.insert(result.prompt.end(), scored.tokens.begin(), scored.tokens.end());
+    }
+    for (const ScoredTokens& scored : events.tokens) {
+      SequenceResult& result = at(scored.sequence_id);
+      result.tokens.insert(result.tokens.end(), scored.tokens.begin(), scored.tokens.end());
+    }
+    for (const FinishedSequence& finished : events.finished) {
+      at(finished.sequence_id).finished = finished;
+      ++num_finished_;
+    }
+    for (const int64_t id : events.preempted_sequence_ids) {
+      ++at(id).num_preemptions;
+      preempted_.push_back(id);
+    }
+    changed_.SignalAll();
+  }
+
+  // Waits until `count` sequences finished; hands out what was preempted meanwhile.
+  std::vector<int64_t> WaitForFinished(size_t count) {
+    MutexLock lock(&mutex_);
+    while (num_finished_ < count && preempted_.empty()) changed_.Wait(&mutex_);
+    return std::exchange(preempted_, {});
+  }
+  size_t num_finished() {
+    MutexLock lock(&mutex_);
+    return num_finished_;
+  }
+  SequenceResult result(int64_t id) {
+    MutexLock lock(&mutex_);
+    return at(id);
+  }
+
+ private:
+  SequenceResult& at(int64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return results_[static_cast<size_t>(id)];
+  }
+
+  Mutex mutex_;
+  CondVar changed_;
+  std::vector<SequenceResult> results_ ABSL_GUARDED_BY(mutex_);
+  std::vector<int64_t> preempted_ ABSL_GUARDED_BY(mutex_);
+  size_t num_finished_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+LocalModel::LocalModel(const std::string& directory, const LocalModelOptions& options)
+    : options_(options) {
+  auto checkpoint = Checkpoint::Open(directory);
+  M1_CHECK_MSG(checkpoint.ok(), std::string(checkpoint.status().message()));
+  checkpoint_ = *std::move(checkpoint);
+  M1_CHECK(options.target == "reference");
+  backend_ = CreateReferenceBackend();
+  exchange_ = std::make_unique<DirectExchange>(checkpoint_.get());
+  forward_ = std::make_unique<ForwardPass>(
+      checkpoint_->config(), checkpoint_->attention_weights(), backend_.get(), exchange_.get(),
+      ForwardOptions{.activation_dtype = options.activation_dtype,
+                     .max_rows = options.limits.max_step_tokens,
+                     .num_kv_blocks = options.limits.kv_blocks,
+                     .num_state_slots = options.limits.max_sequences});
+}
+
+LocalModel::~LocalModel() = default;
+
+void LocalModel::StartEngine() {
+  if (engine_ != nullptr) return;
+  engine_ = std::make_unique<Engine>(EngineOptions{.limits = options_.limits}, std::move(forward_),
+                                     exchange_.get());
+}
+
+std::vector<SequenceResult> LocalModel::Run(const std::vector<SequenceStart>& starts,
+                                            bool at_once) {
+  StartEngine();
+  auto collector = std::make_shared<Collector>(starts.size());
+  const int64_t client = engine_->AddClient(collector);
+  const auto submit = [&](SequenceStart start) {
+    M1_CHECK(engine_->Submit(client, std::move(start)).ok());
+  };
+  const auto wait_for = [&](size_t count) {
+    while (collector->num_finished() < count) {
+      for (const int64_t id : collector->WaitForFinished(count)) {
+        SequenceStart start = starts[static_cast<size_t>(id)];
+        start.sequence_id = id;
+        submit(Resumed(std::move(start), collector->result(id)));
+      }
+    }
+  };
+  for (size_t i = 0; i < starts.size(); ++i) {
+    SequenceStart start = starts[i];
+    start.sequence_id = static_cast<int64_t>(i);
+    start.arrival_order = static_cast<int64_t>(i);
+    submit(std::move(start));
+    if (!at_once) wait_for(i + 1);
+  }
+  wait_for(starts.size());
+  std::vector<SequenceResult> results;
+  for (size_t i = 0; i < starts.size(); ++i) {
+    results.push_back(collector->result(static_cast<int64_t>(i)));
+  }
+  engine_->RemoveClient(client);
+  return results;
+}
+
+EngineStats LocalModel::stats() const { return engine_->stats(); }
+
+}  // namespace m1

@@ -1,0 +1,60 @@
+// A whole model in one process without RPC: checkpoint, attention worker's engine and experts.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attention_worker/engine.h"
+#include "common/model/checkpoint.h"
+
+namespace m1 {
+
+struct LocalModelOptions {
+  DType activation_dtype = DType::kF32;
+  std::string target = "reference";  // or one of SupportedCpuTargets()
+  int threads = 1;
+  StepLimits limits{.max_sequences = 64,
+                    .kv_blocks = 2048,
+                    .max_context_tokens = 8192,
+                    .max_step_tokens = 256,
+                    .max_replay_tokens = 100000};
+};
+
+// Everything that a sequence brought.
+struct SequenceResult {
+  std::vector<TokenScore> prompt;  // from index 0
+  std::vector<TokenScore> tokens;
+  int num_preemptions = 0;
+  std::optional<FinishedSequence> finished;
+};
+
+class LocalModel {
+ public:
+  // Aborts when the checkpoint does not load.
+  LocalModel(const std::string& directory, const LocalModelOptions& options);
+  ~LocalModel();
+
+  const ModelConfig& config() const { return checkpoint_->config(); }
+  // Before the first Run only: afterwards the engine owns it.
+  ForwardPass& forward() { return *forward_; }
+
+  // Runs the sequences at once, or one after the other; replays what was preempted. Their ids are
+  // their indices.
+  std::vector<SequenceResult> Run(const std::vector<SequenceStart>& starts, bool at_once = true);
+  EngineStats stats() const;
+
+ private:
+  class Collector;
+  void StartEngine();
+
+  const LocalModelOptions options_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+  std::unique_ptr<KernelBackend> backend_;
+  std::unique_ptr<ExpertExchange> exchange_;
+  std::unique_ptr<ForwardPass> forward_;
+  std::unique_ptr<Engine> engine_;
+};
+
+}  // namespace m1
