@@ -21,3 +21,15 @@ def stubs(tmp_path_factory):
     ], check=True)
     sys.path.insert(0, str(folder))
     return folder
+
+
+SERVERS = ("m1-router", "m1-attention-worker", "m1-expert-worker")
+
+
+def pytest_collection_modifyitems(items):
+    """Until all servers exist, only the tests that need none run."""
+    missing = [name for name in SERVERS if not os.path.exists(os.path.join(ROOT, "build/release/bin", name))]
+    if missing:
+        for item in items:
+            if "test_contract" not in item.nodeid:
+                item.add_marker(pytest.mark.skip(reason=f"not built: {', '.join(missing)}"))
