@@ -100,7 +100,8 @@ TEST(HostileConfigTest, NamesKeyValueAndLimit) {
           {R"({"num_hidden_layers": 1000000000})", "num_hidden_layers is 1000000000"},
           {R"({"num_hidden_layers": 18446744073709551615})", "is 18446744073709551615, wanted"},
           {R"({"num_hidden_layers": 9223372036854775808})", "is 9223372036854775808, wanted"},
-          {R"({"num_hidden_layers": 99999999999999999999999})", "num_hidden_layers is 9.999999999999999e+22"},
+          {R"({"num_hidden_layers": 99999999999999999999999})",
+           "num_hidden_layers is 9.999999999999999e+22"},
           {R"({"num_hidden_layers": 3})",
            "attn_type_list is an array of 4, wanted an array of "
            "num_hidden_layers = 3"},
