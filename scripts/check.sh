@@ -21,6 +21,13 @@ asan_services_tests() {
   ctest --preset asan-services -j "$M1_JOBS" -LE 'gpu|slow|lint' --no-tests=error
 }
 
+# Hostile clients, files and peers, and what a client does, against the instrumented processes. A report of a sanitizer
+# ends the process with its own exit code, which the tests do not accept.
+asan_services_integration() {
+  M1_BIN=build/asan-services/bin .venv/bin/python -m pytest -q -p no:cacheprovider --durations=5 \
+    tests/integration/test_hostile.py tests/integration/test_client.py
+}
+
 # Only the tests that run threads of ours: label engine. Test and target have the same name.
 tsan() {
   local targets
@@ -52,5 +59,7 @@ m1_stage "tsan: engines and policy" tsan
 m1_stage "fuzz" fuzz
 m1_stage "asan+ubsan build with services" m1_build asan-services
 m1_stage "asan+ubsan tests with services" asan_services_tests
+m1_stage "asan+ubsan integration tests" asan_services_integration
+m1_stage "quickstart" scripts/quickstart.sh
 m1_print_stages
 echo "check.sh: passed"

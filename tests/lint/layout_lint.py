@@ -36,7 +36,7 @@ LAYERS = (
     # --expert_workers inproc runs the expert engine inside the attention worker: main.cc wires it, nothing else knows.
     ("attention_worker main.cc", r"^attention_worker/main\.cc$", SERVICE + ("own", "expert_worker")),
     ("main.cc", r"^[a-z_]+/main\.cc$", SERVICE + ("own",)),
-    ("service", r"^(attention_worker|expert_worker|router)/([a-z_]*_service|grpc_[a-z_]+|worker_stream)[a-z_]*\.(h|cc)$",
+    ("service", r"^(attention_worker|expert_worker|router)/([a-z_]*_service|grpc_[a-z_]+|worker_stream|run_messages)[a-z_]*\.(h|cc)$",
      SERVICE + ("own",)),
     ("worker engine", r"^(attention_worker|expert_worker)/", ENGINE + ("own",)),
     ("router policy", r"^router/", ("common/base", "common/model", "common/text", "common/metrics", "own")),
