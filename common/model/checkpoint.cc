@@ -232,6 +232,7 @@ class WeightBinder {
 }  // namespace
 
 struct Checkpoint::State {
+  std::string directory;
   ModelConfig config;
   TensorTable table;
   std::string fingerprint;
@@ -283,12 +284,12 @@ ExpertWeights Checkpoint::expert_weights(int32_t layer, int32_t expert) const {
 }
 
 absl::Status Checkpoint::PrefetchAttention(const PrefetchProgress& progress) const {
-  return PrefetchPages(state_->attention_views, progress);
+  return AddContext(PrefetchPages(state_->attention_views, progress), state_->directory);
 }
 
 absl::Status Checkpoint::PrefetchExperts(const std::vector<int32_t>& wanted,
                                          const PrefetchProgress& progress) const {
-  return PrefetchPages(state_->ExpertViews(wanted), progress);
+  return AddContext(PrefetchPages(state_->ExpertViews(wanted), progress), state_->directory);
 }
 
 int64_t Checkpoint::attention_weight_bytes() const {

@@ -37,7 +37,7 @@ class Checkpoint {
   AttentionWeights attention_weights() const;
   ExpertWeights expert_weights(int32_t layer, int32_t expert) const;
   // Makes a role's bytes resident, and no others (but for what shares their pages), before the
-  // first request pays for it. Errors: DataLoss naming the tensor's file when reading fails;
+  // first request pays for it. Errors: DataLoss naming the directory when reading fails;
   // Cancelled when `progress` returned false. The disk is read in order, about as fast as it can.
   absl::Status PrefetchAttention(const PrefetchProgress& progress = nullptr) const;
   absl::Status PrefetchExperts(const std::vector<int32_t>& experts,
