@@ -55,7 +55,7 @@ void DispatchLedger::Clear() {
   num_open_pairs_ = 0;
   waiting_.clear();
   shipments_.clear();
-  num_returned_ = 0;
+  num_losses_ = 0;
 }
 
 ExpertShipment* DispatchLedger::NewShipment(PeerId peer) {
@@ -147,7 +147,6 @@ void DispatchLedger::Return(uint64_t id) {
   waiting_.insert(waiting_.end(), returned.begin(), returned.end());
   std::sort(waiting_.begin(), waiting_.end());
   shipments_.erase(found);
-  ++num_returned_;
 }
 
 void DispatchLedger::PeerLost(PeerId peer) {
@@ -156,6 +155,7 @@ void DispatchLedger::PeerLost(PeerId peer) {
     if (shipment.peer == peer) lost.push_back(id);
   }
   for (const uint64_t id : lost) Return(id);
+  if (!lost.empty()) ++num_losses_;
 }
 
 std::vector<int32_t> DispatchLedger::WaitingExperts() const {

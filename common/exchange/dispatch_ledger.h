@@ -58,8 +58,8 @@ class DispatchLedger {
 
   // Experts of waiting pairs, sorted.
   std::vector<int32_t> WaitingExperts() const;
-  // How many shipments of this batch were returned or lost.
-  int32_t num_returned() const { return num_returned_; }
+  // How often a peer that had a part of this batch was lost.
+  int32_t num_losses() const { return num_losses_; }
 
  private:
   ExpertShipment* NewShipment(PeerId peer);
@@ -69,7 +69,7 @@ class DispatchLedger {
   int64_t num_open_pairs_ = 0;    // waiting or under way
   std::vector<int32_t> waiting_;  // out indices, ascending
   std::map<uint64_t, ExpertShipment> shipments_;
-  int32_t num_returned_ = 0;
+  int32_t num_losses_ = 0;
 };
 
 }  // namespace m1

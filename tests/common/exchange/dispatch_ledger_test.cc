@@ -120,7 +120,7 @@ TEST_F(DispatchLedgerTest, LostPeersPairsGoAgainAndLateAnswersAreIgnored) {
   const ExpertShipment lost = *Assign().front();
   ledger_.PeerLost(1);
   directory_.Remove(1, kStart);
-  EXPECT_EQ(ledger_.num_returned(), 1);
+  EXPECT_EQ(ledger_.num_losses(), 1);
   EXPECT_THAT(ledger_.WaitingExperts(), ElementsAre(0, 1, 3, 5));
   directory_.Add(2, {0, 1, 2, 3, 4, 5});
   const std::vector<const ExpertShipment*> again = Assign();

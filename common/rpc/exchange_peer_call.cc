@@ -1,0 +1,126 @@
+#include "common/rpc/exchange_peer_call.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/rpc/identity_proto.h"
+
+namespace m1 {
+namespace {
+
+constexpr char kExchangeMethod[] = "/m1.v1.ExpertExchange/Exchange";
+
+}  // namespace
+
+class ExchangePeer::Call::Event final : public CompletionTag {
+ public:
+  Event(std::shared_ptr<Call> call, Step step) : call_(std::move(call)), step_(step) {}
+  void Complete(bool ok) override { call_->OnEvent(step_, ok); }
+
+ private:
+  const std::shared_ptr<Call> call_;
+  const Step step_;
+};
+
+ExchangePeer::Call::Call(ExchangePeer* owner, absl::Time deadline)
+    : owner_(owner),
+      queue_(owner->queue_),
+      channel_(MakeChannel(owner->address_)),
+      describe_stub_(v1::ExpertExchange::NewStub(channel_)),
+      exchange_stub_(channel_) {
+  describe_context_.set_deadline(absl::ToChronoTime(deadline));
+}
+
+void* ExchangePeer::Call::NewEvent(Step step) {
+  return static_cast<CompletionTag*>(new Event(shared_from_this(), step));
+}
+
+void ExchangePeer::Call::Start() {
+  v1::DescribeExpertsRequest request;
+  *request.mutable_identity() = ToProto(owner_->options_->identity);
+  describe_call_ = describe_stub_->AsyncDescribe(&describe_context_, request, queue_);
+  describe_call_->Finish(&description_, &status_, NewEvent(Step::kDescribed));
+}
+
+void ExchangePeer::Call::Abandon() {
+  owner_ = nullptr;
+  describe_context_.TryCancel();
+  exchange_context_.TryCancel();
+}
+
+void ExchangePeer::Call::Send(grpc::ByteBuffer message) {
+  outgoing_.push_back(std::move(message));
+  if (outgoing_.size() == 1) WriteNext();
+}
+
+void ExchangePeer::Call::WriteNext() {
+  stream_->Write(outgoing_.front(), NewEvent(Step::kWritten));
+}
+
+void ExchangePeer::Call::OnEvent(Step step, bool ok) {
+  if (owner_ == nullptr) return;
+  switch (step) {
+    case Step::kDescribed:
+      return OnDescribed();
+    case Step::kOpened:
+      if (!ok) return owner_->Lose("the exchange stream could not be opened");
+      stream_->Read(&incoming_, NewEvent(Step::kRead));
+      return owner_->Opened();
+    case Step::kRead:
+      return OnRead(ok);
+    case Step::kWritten:
+      return OnWritten(ok);
+    case Step::kFinished:
+      return owner_->Lose(status_.ok() ? "the worker ended the stream" : status_.error_message());
+  }
+}
+
+void ExchangePeer::Call::OnDescribed() {
+  if (!status_.ok()) return owner_->Lose(status_.error_message());
+  const std::string problem = CheckDescription();
+  if (!problem.empty()) return owner_->Lose(problem);
+  owner_->Described({description_.experts().begin(), description_.experts().end()},
+                    description_.max_rows());
+  stream_ = exchange_stub_.PrepareCall(&exchange_context_, kExchangeMethod, queue_);
+  stream_->StartCall(NewEvent(Step::kOpened));
+}
+
+std::string ExchangePeer::Call::CheckDescription() const {
+  const ExchangePeerOptions& options = *owner_->options_;
+  const std::string difference =
+      IdentityDifference(options.identity, FromProto(description_.identity()));
+  if (!difference.empty()) return absl::StrCat("identity differs: ", difference);
+  if (options.hidden_size != 0 && description_.hidden_size() != options.hidden_size) {
+    return absl::StrCat("hidden size ", description_.hidden_size(), ", want ", options.hidden_size);
+  }
+  if (description_.max_rows() < 1) {
+    return absl::StrCat("max_rows ", description_.max_rows(), ", want at least 1");
+  }
+  int32_t previous = -1;
+  for (const int32_t expert : description_.experts()) {
+    if (expert <= previous || expert >= options.num_experts) {
+      return absl::StrCat("hosted experts must ascend within [0, ", options.num_experts, "), got ",
+                          expert);
+    }
+    previous = expert;
+  }
+  return "";
+}
+
+void ExchangePeer::Call::OnRead(bool ok) {
+  if (!ok) return stream_->Finish(&status_, NewEvent(Step::kFinished));
+  owner_->Received(incoming_);
+  if (owner_ == nullptr) return;
+  incoming_.Clear();
+  stream_->Read(&incoming_, NewEvent(Step::kRead));
+}
+
+void ExchangePeer::Call::OnWritten(bool ok) {
+  // After a failed write the read fails too, and reports why.
+  outgoing_.pop_front();
+  if (!ok) outgoing_.clear();
+  if (!outgoing_.empty()) WriteNext();
+}
+
+}  // namespace m1

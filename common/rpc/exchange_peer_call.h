@@ -1,0 +1,55 @@
+// One attempt of an ExchangePeer: its channel, the Describe call and the Exchange stream. Used by
+// exchange_peer.cc only. Events under way hold a reference, so that a call outlives the peer that
+// gave it up.
+#pragma once
+
+#include <grpcpp/client_context.h>
+#include <grpcpp/generic/generic_stub.h>
+
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "common/rpc/exchange_peer.h"
+#include "m1/v1/exchange.grpc.pb.h"
+
+namespace m1 {
+
+class ExchangePeer::Call : public std::enable_shared_from_this<ExchangePeer::Call> {
+ public:
+  Call(ExchangePeer* owner, absl::Time deadline);
+
+  void Start();
+  void Send(grpc::ByteBuffer message);
+  // The owner is told nothing more.
+  void Abandon();
+
+ private:
+  enum class Step { kDescribed, kOpened, kRead, kWritten, kFinished };
+  class Event;
+
+  void* NewEvent(Step step);
+  void OnEvent(Step step, bool ok);
+  void OnDescribed();
+  void OnRead(bool ok);
+  void OnWritten(bool ok);
+  // Empty, or why this peer cannot be used.
+  std::string CheckDescription() const;
+  void WriteNext();
+
+  ExchangePeer* owner_;  // null once abandoned
+  grpc::CompletionQueue* const queue_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::ExpertExchange::Stub> describe_stub_;
+  grpc::GenericStub exchange_stub_;
+  grpc::ClientContext describe_context_;
+  grpc::ClientContext exchange_context_;
+  std::unique_ptr<grpc::ClientAsyncResponseReader<v1::DescribeExpertsResponse>> describe_call_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream_;
+  v1::DescribeExpertsResponse description_;
+  grpc::Status status_;
+  grpc::ByteBuffer incoming_;
+  std::deque<grpc::ByteBuffer> outgoing_;  // the front is being written
+};
+
+}  // namespace m1

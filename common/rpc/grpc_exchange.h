@@ -1,0 +1,108 @@
+// ExpertExchange over gRPC: one bidirectional stream to each expert worker, all on one completion
+// queue.
+//
+// Who polls the queue: the thread that waits in Combine, so that an answer takes no detour over
+// another thread; and, when nobody combined for a while, a keeper thread, which connects,
+// reconnects and notices losses.
+#pragma once
+
+#include <grpcpp/alarm.h>
+#include <grpcpp/completion_queue.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+#include "common/base/mutex.h"
+#include "common/exchange/dispatch_ledger.h"
+#include "common/exchange/exchange.h"
+#include "common/exchange/expert_directory.h"
+#include "common/rpc/address_watcher.h"
+#include "common/rpc/exchange_peer.h"
+
+namespace m1 {
+
+struct GrpcExchangeOptions {
+  // host:port, unix:path or dns:///name:port; see ParseAddressList in channel.h.
+  std::vector<std::string> addresses;
+  ExchangePeerOptions peer;
+  // Combine fails when an expert it needs had no worker for so long.
+  absl::Duration loss_timeout = absl::Seconds(60);
+  absl::Duration resolve_interval = absl::Seconds(5);
+  AddressResolver resolver = ResolveWithSystem;
+  // Called, on any thread and without locks, when a worker connected or was lost.
+  std::function<void()> on_change;
+};
+
+class GrpcExchange final : public ExpertExchange, private ExchangePeerListener {
+ public:
+  // Starts to connect; does not wait. Errors: InvalidArgument for options without addresses or
+  // experts.
+  static absl::StatusOr<std::unique_ptr<GrpcExchange>> Create(const GrpcExchangeOptions& options);
+  ~GrpcExchange() override;
+
+  absl::Status Dispatch(const DispatchBatch& batch) override;
+  absl::Status Combine() override;
+  std::vector<int32_t> MissingExperts() const override;
+  std::vector<ExpertPeer> Peers() const override;
+  void Shutdown() override;
+
+ private:
+  explicit GrpcExchange(const GrpcExchangeOptions& options);
+
+  // Waits for one event until the deadline, handles it, lets peers act on the time.
+  void Pump(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
+  void KeeperLoop();
+  void SetAddresses(const std::vector<std::string>& addresses);
+  void PollPeers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SendWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The result of Combine, once there is one.
+  std::optional<absl::Status> BatchResult() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status StarvedError() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Time NextDeadline() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void OnErrorFrame(PeerId peer, uint64_t id, const absl::Status& error)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Wakes whoever polls the queue.
+  void Kick() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Called by peers, which are called with the mutex held.
+  void OnPeerConnected(PeerId peer) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  void OnPeerLost(PeerId peer) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  absl::Status OnPeerMessage(PeerId peer, const grpc::ByteBuffer& message) override
+      ABSL_NO_THREAD_SAFETY_ANALYSIS;
+
+  class WakeTag;
+
+  const GrpcExchangeOptions options_;
+  grpc::CompletionQueue queue_;
+
+  mutable Mutex mutex_;
+  CondVar keeper_changed_;
+  std::map<PeerId, std::unique_ptr<ExchangePeer>> peers_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> addresses_ ABSL_GUARDED_BY(mutex_);
+  PeerId next_peer_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  ExpertDirectory directory_ ABSL_GUARDED_BY(mutex_);
+  DispatchLedger ledger_ ABSL_GUARDED_BY(mutex_);
+  absl::Status batch_error_ ABSL_GUARDED_BY(mutex_);
+  absl::Time send_not_before_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  absl::Time last_use_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  bool combining_ ABSL_GUARDED_BY(mutex_) = false;
+  bool changed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stop_keeper_ ABSL_GUARDED_BY(mutex_) = false;
+  grpc::Alarm alarm_ ABSL_GUARDED_BY(mutex_);
+  bool alarm_set_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::unique_ptr<AddressWatcher> watcher_;
+  std::thread keeper_;
+};
+
+}  // namespace m1

@@ -1,0 +1,121 @@
+#include "expert_worker/exchange_service.h"
+
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "common/base/log.h"
+#include "common/rpc/identity_proto.h"
+#include "expert_worker/exchange_stream.h"
+
+namespace m1 {
+
+// Describe, on gRPC's own threads; Exchange raw and on our queue.
+class ExchangeService::Describer final
+    : public v1::ExpertExchange::WithRawMethod_Exchange<v1::ExpertExchange::Service> {
+ public:
+  Describer(const ExchangeServiceOptions& options, const std::vector<int32_t>& experts)
+      : identity_(options.identity) {
+    *response_.mutable_identity() = ToProto(options.identity);
+    response_.mutable_experts()->Add(experts.begin(), experts.end());
+    response_.set_layer_count(options.shape.num_layers);
+    response_.set_hidden_size(options.shape.hidden_size);
+    response_.set_expert_count(options.shape.num_experts);
+    response_.set_max_rows(options.max_rows);
+  }
+
+  grpc::Status Describe(grpc::ServerContext* context, const v1::DescribeExpertsRequest* request,
+                        v1::DescribeExpertsResponse* response) override {
+    *response = response_;
+    if (request->has_identity()) {
+      LogDifference(context->peer(), IdentityDifference(identity_, FromProto(request->identity())));
+    }
+    return grpc::Status::OK;
+  }
+
+ private:
+  // The caller compares too and stays away; it asks again and again, so a difference is logged
+  // once.
+  void LogDifference(const std::string& peer, const std::string& difference) {
+    MutexLock lock(&mutex_);
+    if (difference.empty() || difference == last_difference_) return;
+    last_difference_ = difference;
+    M1_LOG(kWarning) << "attention worker of another identity peer=" << peer << " " << difference;
+  }
+
+  const WorkerIdentity identity_;
+  v1::DescribeExpertsResponse response_;  // constant
+  Mutex mutex_;
+  std::string last_difference_ ABSL_GUARDED_BY(mutex_);
+};
+
+ExchangeService::ExchangeService(const ExchangeServiceOptions& options,
+                                 const ExpertExecutor* executor, Engine* engine)
+    : options_(options),
+      executor_(executor),
+      engine_(engine),
+      describer_(std::make_unique<Describer>(options, executor->hosted_experts())) {}
+
+ExchangeService::~ExchangeService() { Stop(); }
+
+grpc::Service* ExchangeService::service() { return describer_.get(); }
+
+void ExchangeService::AddQueue(grpc::ServerBuilder& builder) {
+  queue_ = builder.AddCompletionQueue();
+}
+
+void ExchangeService::Start() {
+  AcceptStream();
+  thread_ = std::thread([this] { Loop(); });
+}
+
+void ExchangeService::Loop() {
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue_->Next(&tag, &ok)) {
+    const ExchangeStream::Tag event = *static_cast<ExchangeStream::Tag*>(tag);
+    event.stream->OnEvent(event.step, ok);
+  }
+}
+
+void ExchangeService::AcceptStream() {
+  auto stream = std::make_shared<ExchangeStream>(this);
+  ExchangeStream& accepting = *stream;
+  {
+    MutexLock lock(&mutex_);
+    streams_.insert(std::move(stream));
+    if (draining_) accepting.Drain();
+  }
+  describer_->RequestExchange(accepting.context(), accepting.call(), queue_.get(), queue_.get(),
+                              accepting.accept_tag());
+}
+
+void ExchangeService::CountClients(int32_t change) {
+  engine_->set_num_clients(num_clients_ += change);
+}
+
+void ExchangeService::Remove(ExchangeStream* stream) {
+  MutexLock lock(&mutex_);
+  streams_.erase(stream->shared_from_this());
+  if (streams_.empty()) no_streams_.SignalAll();
+}
+
+void ExchangeService::Drain() {
+  MutexLock lock(&mutex_);
+  draining_ = true;
+  for (const std::shared_ptr<ExchangeStream>& stream : streams_) stream->Drain();
+}
+
+void ExchangeService::Stop() {
+  if (!thread_.joinable()) return;
+  {
+    // Nothing may be started on the queue once it is shut down; after the server's shutdown every
+    // stream ends.
+    MutexLock lock(&mutex_);
+    while (!streams_.empty()) no_streams_.Wait(&mutex_);
+  }
+  queue_->Shutdown();
+  thread_.join();
+}
+
+}  // namespace m1

@@ -1,0 +1,84 @@
+// The gRPC side of an expert worker: Describe, and the Exchange streams of all attention workers on
+// one completion queue with one thread. Decodes, checks, hands jobs to the engine, writes what it
+// answers. Malformed frames get an error frame and the stream goes on.
+//
+//   ExchangeService service(options, &executor, &engine);
+//   runner = ServerRunner::Start(options, {service.service()}, [&](auto& builder) {
+//   service.AddQueue(builder); }); service.Start();
+//   ...
+//   service.Drain(); runner->Shutdown(grace); engine.Stop(); service.Stop();
+#pragma once
+
+#include <grpcpp/completion_queue.h>
+#include <grpcpp/server_builder.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "common/base/mutex.h"
+#include "common/exchange/exchange.h"
+#include "common/exchange/identity.h"
+#include "expert_worker/engine.h"
+#include "expert_worker/expert_store.h"
+#include "m1/v1/exchange.grpc.pb.h"
+
+namespace m1 {
+
+struct ExchangeServiceOptions {
+  WorkerIdentity identity;
+  ExpertModelShape shape;
+  // Rows and pairs that one frame may carry; what exceeds them is refused.
+  int32_t max_rows = 2048;
+  int32_t max_pairs = 16 * 2048;
+  // Dispatches of one stream that may be unanswered before reading from it pauses.
+  int32_t max_unanswered = 64;
+};
+
+class ExchangeStream;
+
+class ExchangeService {
+ public:
+  // The executor (only its const, thread-safe part is used here) and the engine outlive the
+  // service.
+  ExchangeService(const ExchangeServiceOptions& options, const ExpertExecutor* executor,
+                  Engine* engine);
+  // Stop was called if Start was.
+  ~ExchangeService();
+
+  grpc::Service* service();
+  void AddQueue(grpc::ServerBuilder& builder);
+  // Once the server runs.
+  void Start();
+  // Streams take no more frames, answer what they took, and end with UNAVAILABLE.
+  void Drain();
+  // After the server was shut down and the engine stopped.
+  void Stop();
+
+ private:
+  class Describer;
+  friend class ExchangeStream;
+
+  void Loop();
+  // Called by streams on the loop's thread.
+  void AcceptStream();
+  void CountClients(int32_t change);
+  void Remove(ExchangeStream* stream);
+
+  const ExchangeServiceOptions options_;
+  const ExpertExecutor* const executor_;
+  Engine* const engine_;
+  const std::unique_ptr<Describer> describer_;
+  std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+  std::atomic<int32_t> num_clients_ = 0;
+  Mutex mutex_;
+  std::set<std::shared_ptr<ExchangeStream>> streams_ ABSL_GUARDED_BY(mutex_);
+  CondVar no_streams_;
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace m1

@@ -1,0 +1,183 @@
+#include "expert_worker/exchange_stream.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "common/tensor/tensor.h"
+
+namespace m1 {
+
+// What a dispatch and its answer need while the engine has it.
+struct ExchangeStream::Job {
+  FrameHeader answer_header;
+  Tensor rows;  // act [num_rows, hidden]
+  std::vector<RowExpert> pairs;
+  std::unique_ptr<OutgoingFrame> answer;
+  ExpertJob work;  // views of the above
+};
+
+ExchangeStream::ExchangeStream(ExchangeService* service)
+    : service_(service),
+      call_(&context_),
+      accept_tag_{this, Tag::Step::kAccepted},
+      read_tag_{this, Tag::Step::kRead},
+      write_tag_{this, Tag::Step::kWritten},
+      finish_tag_{this, Tag::Step::kFinished} {}
+
+void ExchangeStream::OnEvent(Tag::Step step, bool ok) {
+  switch (step) {
+    case Tag::Step::kAccepted:
+      if (!ok) return service_->Remove(this);
+      return OnAccepted();
+    case Tag::Step::kRead:
+      return OnRead(ok);
+    case Tag::Step::kWritten:
+      return OnWritten(ok);
+    case Tag::Step::kFinished: {
+      bool done = false;
+      {
+        MutexLock lock(&mutex_);
+        finished_ = true;
+        done = !reading_;
+      }
+      if (done) service_->Remove(this);
+      return;
+    }
+  }
+}
+
+void ExchangeStream::OnAccepted() {
+  service_->AcceptStream();
+  service_->CountClients(1);
+  M1_VLOG(1) << "attention worker connected peer=" << context_.peer();
+  MutexLock lock(&mutex_);
+  accepted_ = true;
+  Advance();
+}
+
+void ExchangeStream::OnRead(bool ok) {
+  if (ok) {
+    Handle();
+    incoming_.Clear();
+  } else {
+    service_->CountClients(-1);
+  }
+  bool done = false;
+  {
+    MutexLock lock(&mutex_);
+    reading_ = false;
+    input_ended_ = input_ended_ || !ok;
+    done = finished_;
+    if (!done) Advance();
+  }
+  if (done) service_->Remove(this);
+}
+
+void ExchangeStream::OnWritten(bool ok) {
+  MutexLock lock(&mutex_);
+  writing_ = false;
+  broken_ = broken_ || !ok;
+  --num_unanswered_;
+  outgoing_.pop_front();
+  Advance();
+}
+
+void ExchangeStream::Drain() {
+  MutexLock lock(&mutex_);
+  draining_ = true;
+  if (accepted_) Advance();
+}
+
+void ExchangeStream::Handle() {
+  {
+    MutexLock lock(&mutex_);
+    ++num_unanswered_;
+  }
+  auto job = std::make_unique<Job>();
+  FrameHeader header;
+  const absl::Status status = Parse(job.get(), &header);
+  if (!status.ok()) {
+    M1_VLOG(1) << "refused a frame peer=" << context_.peer() << " error=\"" << status.message()
+               << "\"";
+    return AnswerError(header.id, status);
+  }
+  EngineJob engine_job;
+  engine_job.work = job->work;
+  engine_job.done = [self = shared_from_this(),
+                     owned = std::move(job)](const absl::Status& result) mutable {
+    if (!result.ok()) return self->AnswerError(owned->answer_header.id, result);
+    WriteFrameHeader(owned->answer_header, owned->answer->frame());
+    self->Answer(owned->answer->Finish());
+  };
+  if (!service_->engine_->TrySubmit(std::move(engine_job))) {
+    AnswerError(header.id, absl::ResourceExhaustedError("the expert worker's queue is full"));
+  }
+}
+
+absl::Status ExchangeStream::Parse(Job* job, FrameHeader* header) const {
+  M1_ASSIGN_OR_RETURN(IncomingFrame frame, OpenFrameMessage(incoming_));
+  M1_RETURN_IF_ERROR(ReadFrameHeader(&frame.bytes, header));
+  const ExchangeServiceOptions& options = service_->options_;
+  if (header->kind != FrameKind::kDispatch) {
+    return absl::InvalidArgumentError("frame is not a dispatch");
+  }
+  if (header->num_rows > options.max_rows || header->num_pairs > options.max_pairs) {
+    return absl::InvalidArgumentError(absl::StrCat("frame of ", header->num_rows, " rows and ",
+                                                   header->num_pairs, " pairs, this worker takes ",
+                                                   options.max_rows, " and ", options.max_pairs));
+  }
+  if (header->hidden != options.shape.hidden_size) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "rows of ", header->hidden, " elements, the model has ", options.shape.hidden_size));
+  }
+  job->answer_header = CombineHeader(*header);
+  job->rows = Tensor(header->dtype, {header->num_rows, header->hidden});
+  job->pairs.resize(static_cast<size_t>(header->num_pairs));
+  M1_RETURN_IF_ERROR(ReadDispatchBody(&frame.bytes, job->rows.view(), job->pairs));
+  job->answer = std::make_unique<OutgoingFrame>(job->answer_header.frame_bytes());
+  const TensorView out(job->answer->frame() + kFrameHeaderBytes, header->dtype,
+                       {header->num_pairs, header->hidden});
+  job->work = {header->layer, job->rows.view(), job->pairs, out};
+  return service_->executor_->ValidateJob(job->work);
+}
+
+void ExchangeStream::Answer(grpc::ByteBuffer message) {
+  MutexLock lock(&mutex_);
+  outgoing_.push_back(std::move(message));
+  Advance();
+}
+
+void ExchangeStream::AnswerError(uint64_t id, const absl::Status& status) {
+  Answer(MakeFrameMessage(EncodeErrorFrame(id, status)));
+}
+
+void ExchangeStream::Advance() {
+  if (broken_ && !writing_) {
+    // Nobody reads any more.
+    num_unanswered_ -= static_cast<int32_t>(outgoing_.size());
+    outgoing_.clear();
+  }
+  if (!reading_ && !input_ended_ && !draining_ &&
+      num_unanswered_ < service_->options_.max_unanswered) {
+    reading_ = true;
+    call_.Read(&incoming_, &read_tag_);
+  }
+  if (!writing_ && !outgoing_.empty()) {
+    writing_ = true;
+    call_.Write(outgoing_.front(), &write_tag_);
+  }
+  const bool ending = input_ended_ || draining_;
+  if (ending && num_unanswered_ == 0 && !finishing_) {
+    finishing_ = true;
+    call_.Finish(draining_ ? grpc::Status(grpc::StatusCode::UNAVAILABLE,
+                                          "the expert worker is shutting down")
+                           : grpc::Status::OK,
+                 &finish_tag_);
+  }
+}
+
+}  // namespace m1

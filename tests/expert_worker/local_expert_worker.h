@@ -1,0 +1,90 @@
+// A whole expert worker on loopback inside the test's process, with random weights and the
+// reference backend.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/base/check.h"
+#include "common/rpc/server_runner.h"
+#include "expert_worker/engine.h"
+#include "expert_worker/exchange_service.h"
+#include "tests/expert_worker/random_experts.h"
+
+namespace m1 {
+
+inline WorkerIdentity TestIdentity(DType dtype) {
+  return {"test",
+          std::string(DTypeName(dtype)),
+          std::string(DTypeName(dtype)),
+          "cpu",
+          kNumericsRevision,
+          kProtocolRevision};
+}
+
+class LocalExpertWorker {
+ public:
+  struct Options {
+    DType dtype = DType::kF32;
+    std::vector<int32_t> experts;
+    int port = 0;
+    int32_t max_rows = 2048;
+    size_t max_queued_jobs = 256;
+    std::string activation_dtype;  // in the identity, when it is to differ
+  };
+
+  LocalExpertWorker(const RandomExperts& weights, const Options& options)
+      : experts_(weights, options.experts, options.dtype),
+        engine_(&experts_.executor, EngineOptionsOf(options)),
+        service_(ServiceOptionsOf(weights, options), &experts_.executor, &engine_) {
+    ServerOptions server;
+    server.announce = false;
+    server.port = options.port;
+    auto runner = ServerRunner::Start(server, {service_.service()},
+                                      [this](auto& builder) { service_.AddQueue(builder); });
+    M1_CHECK(runner.ok());
+    runner_ = *std::move(runner);
+    service_.Start();
+    runner_->SetServing(true);
+  }
+
+  // Without draining: streams break, as when the process dies.
+  ~LocalExpertWorker() {
+    runner_->Shutdown(absl::ZeroDuration());
+    engine_.Stop();
+    service_.Stop();
+  }
+
+  int port() const { return runner_->port(); }
+  const std::string& address() const { return runner_->target(); }
+  EngineStats stats() const { return engine_.stats(); }
+  ServerRunner& runner() { return *runner_; }
+  ExchangeService& service() { return service_; }
+
+ private:
+  static EngineOptions EngineOptionsOf(const Options& options) {
+    EngineOptions engine;
+    engine.max_queued_jobs = options.max_queued_jobs;
+    return engine;
+  }
+  static ExchangeServiceOptions ServiceOptionsOf(const RandomExperts& weights,
+                                                 const Options& options) {
+    ExchangeServiceOptions service;
+    service.identity = TestIdentity(options.dtype);
+    if (!options.activation_dtype.empty()) {
+      service.identity.activation_dtype = options.activation_dtype;
+    }
+    service.shape = weights.shape();
+    service.max_rows = options.max_rows;
+    return service;
+  }
+
+  LocalExperts experts_;
+  Engine engine_;
+  ExchangeService service_;
+  std::unique_ptr<ServerRunner> runner_;
+};
+
+}  // namespace m1
