@@ -263,9 +263,10 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   M1_ASSIGN_OR_RETURN(std::string fingerprint, ComputeFingerprint(config, table));
   table.CloseDescriptors();
   std::string weight_format(DTypeName(config.weights_dtype));
-  auto state = std::unique_ptr<State>(new State{
-      std::move(config), std::move(table), std::move(fingerprint), std::move(weight_format),
-      std::move(binder.attention), std::move(binder.experts), std::move(binder.attention_views)});
+  auto state = std::unique_ptr<State>(
+      new State{directory, std::move(config), std::move(table), std::move(fingerprint),
+                std::move(weight_format), std::move(binder.attention), std::move(binder.experts),
+                std::move(binder.attention_views)});
   return std::unique_ptr<Checkpoint>(new Checkpoint(std::move(state)));
 }
 
