@@ -1,5 +1,6 @@
 // What is in memory after a worker has loaded its share, page by page as the kernel counts it.
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -143,7 +144,7 @@ TEST_F(ResidencyTest, ProgressCountsToTheOwnedBytesAndCanStop) {
   EXPECT_EQ(done.back(), checkpoint_->expert_weight_bytes({3, 5}));
   int num_calls = 0;
   EXPECT_THAT(checkpoint_->PrefetchExperts(all_, [&](int64_t, int64_t) { return ++num_calls < 2; }),
-              StatusIs(absl::StatusCode::kCancelled, "loading was stopped"));
+              StatusIs(absl::StatusCode::kCancelled, testing::HasSubstr("loading was stopped")));
   EXPECT_EQ(num_calls, 2);
 }
 
