@@ -72,7 +72,7 @@ class LayoutLintTest(unittest.TestCase):
 
     def test_services_include_one_another(self):
         self.source("router/control_service.cc", '"router/inference_service.h"')
-        self.assert_found("services are included by their main.cc alone")
+        self.assert_found("services are included by their main.cc")
 
     def test_code_includes_tests(self):
         self.source("router/queue.cc", '"tests/support/fakes.h"')
