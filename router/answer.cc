@@ -1,0 +1,166 @@
+#include "router/answer.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+namespace m1 {
+namespace {
+
+constexpr absl::string_view kReplacement = "\xEF\xBF\xBD";
+
+// Pushes the first byte of a token; tells whether it went on with the character that was begun
+// before it. If not, that character was shown as U+FFFD.
+bool PushFirstByte(absl::string_view byte, Utf8Stream* utf8, std::string* shown) {
+  const int num_held = utf8->num_held_bytes();
+  const std::string now = utf8->Push(byte);
+  *shown += now;
+  if (num_held == 0) return false;
+  if (now.empty()) return true;
+  const bool is_whole_character =
+      utf8->num_held_bytes() == 0 && static_cast<int>(now.size()) == num_held + 1;
+  // Three held bytes begin with F0 or above, so what starts like U+FFFD was not them.
+  return is_whole_character && !(num_held == 3 && now.compare(0, 3, kReplacement.data(), 3) == 0);
+}
+
+}  // namespace
+
+AnswerBuilder::AnswerBuilder(const TokenPieces* pieces, AnswerOptions options)
+    : pieces_(pieces), options_(std::move(options)), parser_(options_.tools_enabled) {}
+
+std::vector<AnswerDelta> AnswerBuilder::Push(std::vector<TokenResult> tokens) {
+  num_tokens_ += static_cast<int32_t>(tokens.size());
+  if (!options_.is_chat) {
+    if (tokens.empty()) return {};
+    return {PushPlain(std::move(tokens))};
+  }
+  ParsedOutput parsed;
+  for (TokenResult& token : tokens) Hold(std::move(token), &parsed);
+  return Assemble(std::move(parsed.events), /*take_all=*/false);
+}
+
+std::vector<AnswerDelta> AnswerBuilder::Finish() {
+  const std::string rest = utf8_.End();
+  if (!options_.is_chat) {
+    if (rest.empty()) return {};
+    return {AnswerDelta{OutputChannel::kContent, rest, {}, std::nullopt}};
+  }
+  ParsedOutput parsed;
+  Feed(rest, &parsed);
+  ParsedOutput last = parser_.Finish();
+  for (const ChannelRun& run : last.channels) {
+    told_.push_back({run.channel, num_told_bytes_, num_told_bytes_ + run.num_bytes});
+    num_told_bytes_ += run.num_bytes;
+  }
+  for (OutputEvent& event : last.events) parsed.events.push_back(std::move(event));
+  return Assemble(std::move(parsed.events), /*take_all=*/true);
+}
+
+AnswerDelta AnswerBuilder::PushPlain(std::vector<TokenResult> tokens) {
+  AnswerDelta delta;
+  for (const TokenResult& token : tokens) {
+    if (ShowsText(token.id)) delta.text += utf8_.Push(pieces_->Bytes(token.id));
+  }
+  delta.tokens = std::move(tokens);
+  return delta;
+}
+
+void AnswerBuilder::Hold(TokenResult token, ParsedOutput* parsed) {
+  HeldToken held;
+  held.begin = held.end = num_fed_bytes_;
+  held.in_reasoning = parser_.in_reasoning();
+  const absl::string_view bytes =
+      ShowsText(token.id) ? pieces_->Bytes(token.id) : absl::string_view();
+  held.token = std::move(token);
+  if (!bytes.empty()) {
+    std::string shown;
+    const bool had_held = utf8_.num_held_bytes() > 0;
+    const bool goes_on = PushFirstByte(bytes.substr(0, 1), &utf8_, &shown);
+    if (had_held && !goes_on) held.begin += static_cast<int64_t>(kReplacement.size());
+    shown += utf8_.Push(bytes.substr(1));
+    Feed(shown, parsed);
+    held.end = std::max(held.begin + 1, num_fed_bytes_);
+  }
+  held_.push_back(std::move(held));
+}
+
+void AnswerBuilder::Feed(absl::string_view text, ParsedOutput* parsed) {
+  if (text.empty()) return;
+  num_fed_bytes_ += static_cast<int64_t>(text.size());
+  ParsedOutput fed = parser_.Feed(text);
+  for (const ChannelRun& run : fed.channels) {
+    told_.push_back({run.channel, num_told_bytes_, num_told_bytes_ + run.num_bytes});
+    num_told_bytes_ += run.num_bytes;
+  }
+  for (OutputEvent& event : fed.events) parsed->events.push_back(std::move(event));
+}
+
+OutputChannel AnswerBuilder::ChannelAt(int64_t offset) const {
+  for (const ToldRun& run : told_) {
+    if (offset < run.end) return run.channel;
+  }
+  return last_channel_;
+}
+
+std::vector<AnswerDelta> AnswerBuilder::TakeToldTokens(bool take_all) {
+  std::vector<AnswerDelta> runs;
+  while (!held_.empty() && (take_all || held_.front().end <= num_told_bytes_)) {
+    HeldToken held = std::move(held_.front());
+    held_.pop_front();
+    bool is_reasoning = false;
+    if (held.end > held.begin) {
+      while (!told_.empty() && told_.front().end <= held.begin) told_.pop_front();
+      last_channel_ = ChannelAt(held.begin);
+      is_reasoning = last_channel_ == OutputChannel::kReasoning &&
+                     ChannelAt(held.end - 1) == OutputChannel::kReasoning;
+      for (const ToldRun& run : told_) {
+        if (run.begin < held.end && run.channel != OutputChannel::kReasoning) is_reasoning = false;
+      }
+    } else {
+      // No byte of its own: it stays with what came before.
+      if (held.in_reasoning) last_channel_ = OutputChannel::kReasoning;
+      is_reasoning = held.in_reasoning;
+    }
+    if (is_reasoning) ++num_reasoning_tokens_;
+    if (runs.empty() || runs.back().channel != last_channel_) {
+      runs.push_back(AnswerDelta{last_channel_, "", {}, std::nullopt});
+    }
+    runs.back().tokens.push_back(std::move(held.token));
+  }
+  return runs;
+}
+
+// Pairs the runs of tokens with the pieces of text: both are in order, and a run meets the piece of
+// its channel. A piece without a run (its tokens came before) or a run without text stands alone.
+std::vector<AnswerDelta> AnswerBuilder::Assemble(std::vector<OutputEvent> events, bool take_all) {
+  std::vector<AnswerDelta> runs = TakeToldTokens(take_all);
+  std::vector<AnswerDelta> deltas;
+  size_t next_run = 0;
+  for (OutputEvent& event : events) {
+    size_t match = next_run;
+    while (match < runs.size() && runs[match].channel != event.channel) ++match;
+    AnswerDelta delta;
+    if (match < runs.size()) {
+      for (; next_run < match; ++next_run) deltas.push_back(std::move(runs[next_run]));
+      delta = std::move(runs[next_run++]);
+    }
+    delta.channel = event.channel;
+    if (event.channel == OutputChannel::kToolCall) {
+      ++num_tool_calls_;
+      delta.tool_call =
+          AnswerToolCall{std::move(event.name), std::move(event.arguments_json)};
+    } else {
+      delta.text = std::move(event.text);
+    }
+    deltas.push_back(std::move(delta));
+  }
+  for (; next_run < runs.size(); ++next_run) deltas.push_back(std::move(runs[next_run]));
+  return deltas;
+}
+
+bool AnswerBuilder::ShowsText(int32_t id) const {
+  return !pieces_->IsSpecial(id) && !std::binary_search(options_.stop_token_ids.begin(),
+                                                        options_.stop_token_ids.end(), id);
+}
+
+}  // namespace m1

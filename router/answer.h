@@ -1,0 +1,103 @@
+// From generated tokens to what a client is sent: whole UTF-8, taken apart into channels.
+//
+// Plain code without gRPC. Every token comes out in exactly one delta, in order, on the channel of
+// its first byte, once that channel is certain; text comes out as soon as it may be shown. Control
+// tokens and stop tokens show no text.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "common/text/output_parser.h"
+#include "common/text/utf8_stream.h"
+
+#include "router/worker_protocol.h"
+
+namespace m1 {
+
+// What the answer needs of a vocabulary. Ids may be any number.
+class TokenPieces {
+ public:
+  virtual ~TokenPieces() = default;
+  virtual absl::string_view Bytes(int32_t id) const = 0;  // empty for unknown ids
+  virtual bool IsSpecial(int32_t id) const = 0;
+};
+
+struct AnswerToolCall {
+  std::string name;
+  std::string arguments_json;
+};
+
+struct AnswerDelta {
+  OutputChannel channel = OutputChannel::kContent;
+  std::string text;
+  std::vector<TokenResult> tokens;
+  std::optional<AnswerToolCall> tool_call;
+};
+
+struct AnswerOptions {
+  bool is_chat = false;  // false: everything is content, and no text is left out
+  bool tools_enabled = false;
+  std::vector<int32_t> stop_token_ids;  // sorted
+};
+
+// Not thread-safe. Order of calls: Push any number of times, Finish once.
+class AnswerBuilder {
+ public:
+  // `pieces` must outlive the builder.
+  AnswerBuilder(const TokenPieces* pieces, AnswerOptions options);
+
+  // The next generated tokens.
+  std::vector<AnswerDelta> Push(std::vector<TokenResult> tokens);
+  // The answer ends: what was held back.
+  std::vector<AnswerDelta> Finish();
+
+  int32_t num_tokens() const { return num_tokens_; }
+  // Tokens all of whose bytes are inside the thought.
+  int32_t num_reasoning_tokens() const { return num_reasoning_tokens_; }
+  int32_t num_tool_calls() const { return num_tool_calls_; }
+
+ private:
+  // A token that waits until the channels of its bytes are known. Offsets count the bytes fed to
+  // the parser.
+  struct HeldToken {
+    TokenResult token;
+    int64_t begin = 0;
+    int64_t end = 0;  // > begin, except for tokens without text
+    bool in_reasoning = false;  // without text: where it stands
+  };
+  struct ToldRun {
+    OutputChannel channel = OutputChannel::kContent;
+    int64_t begin = 0;
+    int64_t end = 0;
+  };
+
+  AnswerDelta PushPlain(std::vector<TokenResult> tokens);
+  void Hold(TokenResult token, ParsedOutput* parsed);
+  void Feed(absl::string_view text, ParsedOutput* parsed);
+  // Held tokens whose channels are known by now, in runs of one channel without text.
+  std::vector<AnswerDelta> TakeToldTokens(bool take_all);
+  std::vector<AnswerDelta> Assemble(std::vector<OutputEvent> events, bool take_all);
+  OutputChannel ChannelAt(int64_t offset) const;
+  bool ShowsText(int32_t id) const;
+
+  const TokenPieces* const pieces_;
+  const AnswerOptions options_;
+  Utf8Stream utf8_;
+  OutputParser parser_;
+  std::deque<HeldToken> held_;
+  std::deque<ToldRun> told_;  // runs that held tokens may still need
+  int64_t num_fed_bytes_ = 0;
+  int64_t num_told_bytes_ = 0;
+  OutputChannel last_channel_ = OutputChannel::kContent;  // of the token given out last
+  int32_t num_tokens_ = 0;
+  int32_t num_reasoning_tokens_ = 0;
+  int32_t num_tool_calls_ = 0;
+};
+
+}  // namespace m1

@@ -1,0 +1,39 @@
+// One checked request in plain C++: what the router knows of it once the protocol buffer is gone.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+
+namespace m1 {
+
+// The default of stopping.max_new_tokens.
+inline constexpr int32_t kDefaultMaxNewTokens = 40000;
+
+struct SamplingParams {
+  float temperature = 1.0F;  // 0: greedy
+  float top_p = 0.95F;       // 1: off
+  int32_t top_k = 0;         // 0: off
+  float min_p = 0.0F;        // 0: off
+  uint64_t seed = 0;         // the caller's, or drawn by the router
+};
+
+// Every field is in its range; defaults are filled in.
+struct GenerationRequest {
+  std::string request_id;
+  std::vector<int32_t> prompt_ids;  // at least one
+  bool is_chat = false;             // the answer is taken apart into channels
+  bool tools_enabled = false;       // chat with tools: tool calls are looked for
+  SamplingParams sampling;
+  int32_t max_new_tokens = kDefaultMaxNewTokens;  // not yet bounded by the context
+  std::vector<int32_t> stop_token_ids;  // the caller's, then EOS unless ignored; sorted, unique
+  std::vector<int32_t> eos_token_ids;   // those of stop_token_ids that are EOS only; sorted
+  int32_t candidate_count = 0;
+  bool prompt_logprobs = false;
+  bool prompt_token_ids = false;
+  absl::Duration queue_timeout = absl::InfiniteDuration();  // longest wait for the first start
+};
+
+}  // namespace m1

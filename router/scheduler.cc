@@ -1,0 +1,327 @@
+#include "router/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace m1 {
+namespace {
+
+// A sequence that loses this many workers without any output between is not tried again: it may be
+// what kills them.
+constexpr int kMaxLossesInARow = 4;
+
+int64_t RemainingTokens(const Sequence& sequence) {
+  return sequence.num_tokens() + sequence.max_new_tokens -
+         static_cast<int64_t>(sequence.resume.emitted_ids.size());
+}
+
+int64_t MaxTotalTokens(const Sequence& sequence) {
+  return static_cast<int64_t>(sequence.request.prompt_ids.size()) + sequence.max_new_tokens;
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerOptions& options, CommandSink* commands)
+    : options_(options),
+      commands_(commands),
+      workers_(static_cast<size_t>(options.num_workers)),
+      queue_(static_cast<size_t>(options.queue_size)) {}
+
+absl::StatusOr<int64_t> Scheduler::Submit(GenerationRequest request,
+                                          std::shared_ptr<SequenceSink> sink, absl::Time now) {
+  const int64_t id = next_arrival_order_;
+  if (!queue_.TryPush(id)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the queue is full: ", queue_.capacity(), " requests are waiting"));
+  }
+  ++next_arrival_order_;
+  auto sequence = std::make_unique<Sequence>();
+  sequence->arrival_order = id;
+  sequence->max_new_tokens = request.max_new_tokens;
+  sequence->request = std::move(request);
+  sequence->sink = std::move(sink);
+  sequence->arrival_time = now;
+  sequence->unserved_since = now;
+  sequences_.emplace(id, std::move(sequence));
+  DispatchWaiting(now);
+  return id;
+}
+
+void Scheduler::Cancel(int64_t id) {
+  Sequence* sequence = Find(id);
+  if (sequence == nullptr) return;
+  CancelOnWorker(sequence);
+  Erase(sequence);
+}
+
+bool Scheduler::Abort(int64_t id, absl::Time now) {
+  Sequence* sequence = Find(id);
+  if (sequence == nullptr) return false;
+  CancelOnWorker(sequence);
+  Finish(sequence, SequenceEnd::kCancelled, 0, now);
+  return true;
+}
+
+void Scheduler::Resume(int64_t id, absl::Time now) {
+  Sequence* sequence = Find(id);
+  if (sequence == nullptr || sequence->state != SequenceState::kParked) return;
+  Requeue(sequence, now);
+  DispatchWaiting(now);
+}
+
+absl::Status Scheduler::OnWelcome(int worker_index, const WorkerWelcome& welcome, absl::Time now) {
+  const std::optional<WorkerIdentity> fleet = fleet_identity();
+  if (fleet && !(*fleet == welcome.identity)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the worker's identity differs from that of the connected workers: fingerprint ",
+        welcome.identity.fingerprint, " (fleet ", fleet->fingerprint, "), weights ",
+        welcome.identity.weight_format, " (", fleet->weight_format, "), activations ",
+        welcome.identity.activation_dtype, " (", fleet->activation_dtype, "), device ",
+        welcome.identity.device_kind, " (", fleet->device_kind, "), numerics revision ",
+        welcome.identity.numerics_revision, " (", fleet->numerics_revision, ")"));
+  }
+  WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
+  worker = WorkerState();
+  worker.is_connected = true;
+  worker.identity = welcome.identity;
+  worker.limits = welcome.limits;
+  worker.ledger.Update(welcome.credits);
+  DispatchWaiting(now);
+  return absl::OkStatus();
+}
+
+void Scheduler::OnStep(int worker_index, StepEvents events, absl::Time now) {
+  WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
+  if (!worker.is_connected) return;
+  std::vector<int64_t> full_ids;
+  for (ScoredPromptTokens& scored : events.prompt_tokens) {
+    const int64_t id = scored.sequence_id;
+    if (!DeliverPromptTokens(worker_index, std::move(scored))) full_ids.push_back(id);
+  }
+  for (SequenceTokens& event : events.tokens) {
+    const int64_t id = event.sequence_id;
+    if (!DeliverTokens(worker_index, std::move(event), now)) full_ids.push_back(id);
+  }
+  for (const FinishedSequence& finished : events.finished) {
+    HandleFinished(worker_index, finished, now);
+  }
+  for (int64_t id : events.preempted_sequence_ids) {
+    Sequence* sequence = FindRunning(worker_index, id);
+    if (sequence == nullptr) continue;
+    Detach(sequence);
+    Requeue(sequence, now);
+  }
+  for (int64_t id : full_ids) {
+    // Frees what it holds on its worker until its reader has caught up.
+    if (Sequence* sequence = FindRunning(worker_index, id)) CancelOnWorker(sequence);
+  }
+  for (int64_t id : events.paused_sequence_ids) {
+    // No pause was asked for, so there is nothing to decide.
+    if (FindRunning(worker_index, id) != nullptr) {
+      commands_->Send(worker_index, ContinueCommand{.sequence_id = id});
+    }
+  }
+  worker.ledger.Update(events.credits);
+  DispatchWaiting(now);
+}
+
+void Scheduler::OnLost(int worker_index, absl::Time now) {
+  WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
+  if (!worker.is_connected) return;
+  worker.is_connected = false;
+  std::vector<Sequence*> lost;
+  for (const auto& entry : worker.running) lost.push_back(entry.second);
+  for (Sequence* sequence : lost) {
+    RequeueAfterLoss(sequence, now);
+  }
+  DispatchWaiting(now);
+}
+
+void Scheduler::Tick(absl::Time now) {
+  for (auto it = queue_.waiting().begin(); it != queue_.waiting().end();) {
+    Sequence* sequence = Find(*it);
+    ++it;  // what follows may take the sequence out of the queue
+    const absl::Duration waited = now - sequence->arrival_time;
+    if (!sequence->was_started && waited > sequence->request.queue_timeout) {
+      Fail(sequence, absl::DeadlineExceededError(absl::StrCat(
+                         "queued for ", absl::FormatDuration(waited), ", queue_timeout is ",
+                         absl::FormatDuration(sequence->request.queue_timeout))));
+      continue;
+    }
+    if (Place(*sequence).any_eligible) {
+      sequence->unserved_since = now;
+    } else if (now - sequence->unserved_since > options_.worker_loss_timeout) {
+      Fail(sequence, absl::UnavailableError(absl::StrCat(
+                         "no attention worker was ready for ",
+                         absl::FormatDuration(options_.worker_loss_timeout))));
+    }
+  }
+  DispatchWaiting(now);
+}
+
+void Scheduler::FailAll(const absl::Status& status) {
+  while (!sequences_.empty()) {
+    Sequence* sequence = sequences_.begin()->second.get();
+    CancelOnWorker(sequence);
+    Fail(sequence, status);
+  }
+}
+
+size_t Scheduler::num_running() const {
+  size_t count = 0;
+  for (const WorkerState& worker : workers_) count += worker.running.size();
+  return count;
+}
+
+bool Scheduler::any_worker_ready() const {
+  return std::any_of(workers_.begin(), workers_.end(),
+                     [](const WorkerState& worker) { return worker.is_ready(); });
+}
+
+std::optional<WorkerIdentity> Scheduler::fleet_identity() const {
+  for (const WorkerState& worker : workers_) {
+    if (worker.is_connected) return worker.identity;
+  }
+  return std::nullopt;
+}
+
+std::optional<int64_t> Scheduler::max_sequence_tokens() const {
+  std::optional<int64_t> least;
+  for (const WorkerState& worker : workers_) {
+    if (!worker.is_connected) continue;
+    const int64_t tokens = worker.limits.max_sequence_tokens();
+    least = least ? std::min(*least, tokens) : tokens;
+  }
+  return least;
+}
+
+Sequence* Scheduler::Find(int64_t id) {
+  const auto it = sequences_.find(id);
+  return it == sequences_.end() ? nullptr : it->second.get();
+}
+
+// Null for ids of sequences that were cancelled: their last events may still be on the way.
+Sequence* Scheduler::FindRunning(int worker_index, int64_t worker_sequence_id) {
+  const auto& running = workers_[static_cast<size_t>(worker_index)].running;
+  const auto it = running.find(worker_sequence_id);
+  return it == running.end() ? nullptr : it->second;
+}
+
+// Strictly in order of arrival: who waits for credits holds back all later ones, so that a long
+// prompt is not passed over for ever. Who waits for a worker to come back holds back nobody.
+void Scheduler::DispatchWaiting(absl::Time now) {
+  for (auto it = queue_.waiting().begin(); it != queue_.waiting().end();) {
+    Sequence* sequence = Find(*it);
+    ++it;  // what follows may take the sequence out of the queue
+    const Placement placement = Place(*sequence);
+    if (!placement.any_eligible) continue;
+    if (!placement.any_can_hold) {
+      Fail(sequence, absl::InvalidArgumentError(absl::StrCat(
+                         sequence->num_tokens(),
+                         " tokens of prompt and answer, more than any attention worker holds")));
+      continue;
+    }
+    if (!placement.worker_index) return;
+    StartOn(*placement.worker_index, sequence, now);
+  }
+}
+
+Placement Scheduler::Place(const Sequence& sequence) const {
+  std::vector<PlacementCandidate> candidates(workers_.size());
+  const int64_t kv_blocks = KvBlocksToStart(sequence.num_tokens(), MaxTotalTokens(sequence));
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    const WorkerState& worker = workers_[i];
+    if (!worker.is_ready()) continue;
+    candidates[i] = {
+        .is_eligible = !sequence.identity || *sequence.identity == worker.identity,
+        .can_hold = sequence.num_tokens() <= worker.limits.max_sequence_tokens(),
+        .has_credits = worker.ledger.CanStart(std::min(kv_blocks, worker.limits.kv_blocks)),
+        .outstanding_tokens = worker.outstanding_tokens,
+    };
+  }
+  return ChooseWorker(candidates);
+}
+
+void Scheduler::StartOn(int worker_index, Sequence* sequence, absl::Time now) {
+  WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
+  queue_.Remove(sequence->arrival_order);
+  if (!sequence->was_started) {
+    sequence->was_started = true;
+    const int64_t room = std::max<int64_t>(0, *max_sequence_tokens() - sequence->num_tokens());
+    sequence->max_new_tokens =
+        static_cast<int32_t>(std::min<int64_t>(sequence->request.max_new_tokens, room));
+    sequence->sink->OnStarted(now);
+  }
+  sequence->state = SequenceState::kRunning;
+  sequence->worker_index = worker_index;
+  sequence->worker_sequence_id = worker.next_sequence_id++;
+  sequence->outstanding_tokens = RemainingTokens(*sequence);
+  worker.outstanding_tokens += sequence->outstanding_tokens;
+  worker.running.emplace(sequence->worker_sequence_id, sequence);
+  const int64_t kv_blocks = KvBlocksToStart(sequence->num_tokens(), MaxTotalTokens(*sequence));
+  worker.ledger.Start(std::min(kv_blocks, worker.limits.kv_blocks));
+  commands_->Send(worker_index, MakeStartCommand(*sequence));
+}
+
+void Scheduler::RequeueAfterLoss(Sequence* sequence, absl::Time now) {
+  Detach(sequence);
+  if (++sequence->losses_in_a_row < kMaxLossesInARow) return Requeue(sequence, now);
+  Fail(sequence, absl::UnavailableError(absl::StrCat("lost ", kMaxLossesInARow,
+                                                     " workers in a row without progress")));
+}
+
+void Scheduler::Requeue(Sequence* sequence, absl::Time now) {
+  // The worker may have been lost between the last token and the word that it was the last.
+  const ResumePoint& resume = sequence->resume;
+  const std::vector<int32_t>& stops = sequence->request.stop_token_ids;
+  if (!resume.emitted_ids.empty()) {
+    const int32_t last = resume.emitted_ids.back();
+    if (std::binary_search(stops.begin(), stops.end(), last)) {
+      return Finish(sequence, SequenceEnd::kStopToken, last, now);
+    }
+    if (static_cast<int64_t>(resume.emitted_ids.size()) >= sequence->max_new_tokens) {
+      return Finish(sequence, SequenceEnd::kLength, 0, now);
+    }
+  }
+  sequence->state = SequenceState::kQueued;
+  sequence->unserved_since = now;
+  queue_.Return(sequence->arrival_order);
+}
+
+void Scheduler::Detach(Sequence* sequence) {
+  if (sequence->state != SequenceState::kRunning) return;
+  WorkerState& worker = workers_[static_cast<size_t>(sequence->worker_index)];
+  worker.outstanding_tokens -= sequence->outstanding_tokens;
+  worker.running.erase(sequence->worker_sequence_id);
+  sequence->worker_index = -1;
+  sequence->outstanding_tokens = 0;
+  sequence->state = SequenceState::kParked;
+}
+
+void Scheduler::CancelOnWorker(Sequence* sequence) {
+  if (sequence->state != SequenceState::kRunning) return;
+  commands_->Send(sequence->worker_index,
+                  CancelCommand{.sequence_id = sequence->worker_sequence_id});
+  Detach(sequence);
+}
+
+void Scheduler::Finish(Sequence* sequence, SequenceEnd end, int32_t stop_token_id,
+                       absl::Time now) {
+  sequence->sink->OnFinished(end, stop_token_id, now);
+  Erase(sequence);
+}
+
+void Scheduler::Fail(Sequence* sequence, const absl::Status& status) {
+  sequence->sink->OnFailed(status);
+  Erase(sequence);
+}
+
+void Scheduler::Erase(Sequence* sequence) {
+  Detach(sequence);
+  queue_.Remove(sequence->arrival_order);
+  sequences_.erase(sequence->arrival_order);
+}
+
+}  // namespace m1

@@ -1,0 +1,130 @@
+// The router's order of work: which request waits, which runs where, what is replayed.
+//
+// First come, first served; a request is started only against a worker's credits. What a worker
+// drops, or held when it was lost, goes back to the place of its arrival and is started again from
+// its resume point on any worker of the same identity, so the reader sees one stream without gap.
+// One fleet has one identity: while a worker is connected, another identity is refused.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+#include "router/credits.h"
+#include "router/placement_policy.h"
+#include "router/queue.h"
+#include "router/sequence.h"
+#include "router/worker_protocol.h"
+
+namespace m1 {
+
+// Takes commands to the workers. Must not block, and must not call the scheduler from inside.
+class CommandSink {
+ public:
+  virtual ~CommandSink() = default;
+  virtual void Send(int worker_index, WorkerCommand command) = 0;
+};
+
+struct SchedulerOptions {
+  int num_workers = 0;
+  int queue_size = 1024;
+  // How long a request waits while no worker could run it.
+  absl::Duration worker_loss_timeout = absl::Seconds(60);
+};
+
+// One worker as the scheduler sees it.
+struct WorkerState {
+  bool is_connected = false;
+  WorkerIdentity identity;
+  WorkerLimits limits;  // of the last connection
+  CreditLedger ledger;
+  absl::flat_hash_map<int64_t, Sequence*> running;  // by worker_sequence_id
+  int64_t next_sequence_id = 1;                     // of the stream
+  int64_t outstanding_tokens = 0;
+
+  bool is_ready() const { return is_connected && ledger.ready(); }
+};
+
+// Plain policy: not thread-safe, no clock, no I/O. A request's id is its arrival order.
+class Scheduler {
+ public:
+  // `commands` must outlive the scheduler.
+  Scheduler(const SchedulerOptions& options, CommandSink* commands);
+
+  // --- From clients ---
+
+  // Errors: ResourceExhausted when the queue is full.
+  absl::StatusOr<int64_t> Submit(GenerationRequest request, std::shared_ptr<SequenceSink> sink,
+                                 absl::Time now);
+  // The reader is gone: nothing more is delivered. No effect when the request is over.
+  void Cancel(int64_t id);
+  // Ends the request with kCancelled; false when it is over.
+  bool Abort(int64_t id, absl::Time now);
+  // After a sink answered false: it can take more now.
+  void Resume(int64_t id, absl::Time now);
+
+  // --- From workers ---
+
+  // Errors: FailedPrecondition when its identity differs from that of the fleet.
+  absl::Status OnWelcome(int worker_index, const WorkerWelcome& welcome, absl::Time now);
+  void OnStep(int worker_index, StepEvents events, absl::Time now);
+  void OnLost(int worker_index, absl::Time now);
+
+  // Time passes: ends what waited too long. Call a few times a second.
+  void Tick(absl::Time now);
+  // Ends every request with `status`.
+  void FailAll(const absl::Status& status);
+
+  // --- State ---
+
+  size_t num_queued() const { return queue_.size(); }
+  size_t num_in_flight() const { return sequences_.size(); }
+  size_t num_running() const;
+  size_t queue_capacity() const { return queue_.capacity(); }
+  const WorkerState& worker(int index) const { return workers_[static_cast<size_t>(index)]; }
+  int num_workers() const { return static_cast<int>(workers_.size()); }
+  bool any_worker_ready() const;
+  // Of a connected worker; absent when there is none.
+  std::optional<WorkerIdentity> fleet_identity() const;
+  // The most tokens that one sequence may reach on every connected worker; absent when there is
+  // none.
+  std::optional<int64_t> max_sequence_tokens() const;
+
+ private:
+  Sequence* Find(int64_t id);
+  Sequence* FindRunning(int worker_index, int64_t worker_sequence_id);
+
+  void DispatchWaiting(absl::Time now);
+  Placement Place(const Sequence& sequence) const;
+  void StartOn(int worker_index, Sequence* sequence, absl::Time now);
+
+  // False: the sink can take no more.
+  bool DeliverPromptTokens(int worker_index, ScoredPromptTokens scored);
+  bool DeliverTokens(int worker_index, SequenceTokens event, absl::Time now);
+  void HandleFinished(int worker_index, const FinishedSequence& finished, absl::Time now);
+  // Back to the queue, or to its end if nothing was left to do.
+  void Requeue(Sequence* sequence, absl::Time now);
+  // The same, unless its workers are lost again and again.
+  void RequeueAfterLoss(Sequence* sequence, absl::Time now);
+  // Takes a running sequence off its worker.
+  void Detach(Sequence* sequence);
+  void CancelOnWorker(Sequence* sequence);
+  void Finish(Sequence* sequence, SequenceEnd end, int32_t stop_token_id, absl::Time now);
+  void Fail(Sequence* sequence, const absl::Status& status);
+  void Erase(Sequence* sequence);
+
+  const SchedulerOptions options_;
+  CommandSink* const commands_;
+  std::vector<WorkerState> workers_;
+  RequestQueue queue_;
+  absl::flat_hash_map<int64_t, std::unique_ptr<Sequence>> sequences_;
+  int64_t next_arrival_order_ = 1;
+};
+
+}  // namespace m1

@@ -1,0 +1,82 @@
+// The scheduler's handling of what workers compute: output to the sinks, ends, misbehaviour.
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+#include "router/scheduler.h"
+
+namespace m1 {
+namespace {
+
+// An error without an error code is the worker's bug, not success.
+absl::Status WorkerError(const FinishedSequence& finished) {
+  const bool is_error_code = finished.status_code >= 1 && finished.status_code <= 16;
+  return absl::Status(is_error_code ? static_cast<absl::StatusCode>(finished.status_code)
+                                    : absl::StatusCode::kInternal,
+                      finished.status_message);
+}
+
+}  // namespace
+
+bool Scheduler::DeliverPromptTokens(int worker_index, ScoredPromptTokens scored) {
+  Sequence* sequence = FindRunning(worker_index, scored.sequence_id);
+  if (sequence == nullptr || scored.tokens.empty()) return true;
+  const int64_t expected = sequence->resume.next_prompt_logprob_index;
+  const int64_t end = scored.first_index + static_cast<int64_t>(scored.tokens.size());
+  if (scored.first_index != expected ||
+      end > static_cast<int64_t>(sequence->request.prompt_ids.size())) {
+    CancelOnWorker(sequence);
+    Fail(sequence, absl::InternalError(absl::StrCat(
+                       "the worker scored prompt tokens ", scored.first_index, " to ", end,
+                       " of ", sequence->request.prompt_ids.size(), ", expected ", expected)));
+    return true;
+  }
+  sequence->resume.next_prompt_logprob_index = static_cast<int32_t>(end);
+  sequence->identity = workers_[static_cast<size_t>(worker_index)].identity;
+  sequence->losses_in_a_row = 0;
+  return sequence->sink->OnPromptTokens(scored.first_index, std::move(scored.tokens));
+}
+
+bool Scheduler::DeliverTokens(int worker_index, SequenceTokens event, absl::Time now) {
+  Sequence* sequence = FindRunning(worker_index, event.sequence_id);
+  if (sequence == nullptr || event.tokens.empty()) return true;
+  WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
+  const auto num_tokens = static_cast<int64_t>(event.tokens.size());
+  const int64_t room =
+      sequence->max_new_tokens - static_cast<int64_t>(sequence->resume.emitted_ids.size());
+  if (num_tokens > room) {
+    CancelOnWorker(sequence);
+    Fail(sequence, absl::InternalError(absl::StrCat("the worker sent ", num_tokens,
+                                                    " tokens where at most ", room, " may come")));
+    return true;
+  }
+  RecordTokens(event.tokens, sequence);
+  sequence->identity = worker.identity;
+  sequence->losses_in_a_row = 0;
+  sequence->outstanding_tokens -= num_tokens;
+  worker.outstanding_tokens -= num_tokens;
+  return sequence->sink->OnTokens(std::move(event.tokens), now);
+}
+
+void Scheduler::HandleFinished(int worker_index, const FinishedSequence& finished,
+                               absl::Time now) {
+  Sequence* sequence = FindRunning(worker_index, finished.sequence_id);
+  if (sequence == nullptr) return;
+  switch (finished.end) {
+    case SequenceEnd::kStopToken:
+    case SequenceEnd::kLength:
+    case SequenceEnd::kRepetition:
+      Finish(sequence, finished.end, finished.stop_token_id, now);
+      return;
+    case SequenceEnd::kCancelled:
+      // Not asked for: the worker gives up its sequences, another may have them.
+      RequeueAfterLoss(sequence, now);
+      return;
+    case SequenceEnd::kError:
+      Fail(sequence, WorkerError(finished));
+  }
+}
+
+}  // namespace m1

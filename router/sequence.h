@@ -1,0 +1,82 @@
+// One request while the router answers it: what was asked, what was answered, where it runs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+#include "router/request.h"
+#include "router/worker_protocol.h"
+
+namespace m1 {
+
+// Who gets the answer. Calls come in order and one at a time, never after one of the last two.
+// Implementations must not call the scheduler from inside.
+class SequenceSink {
+ public:
+  virtual ~SequenceSink() = default;
+
+  // A worker was found for the first time.
+  virtual void OnStarted(absl::Time now) = 0;
+  // False: nothing more can be taken for now; the sequence is freed until Scheduler::Resume.
+  virtual bool OnPromptTokens(int32_t first_index, std::vector<TokenResult> tokens) = 0;
+  virtual bool OnTokens(std::vector<TokenResult> tokens, absl::Time now) = 0;
+  // The answer is complete. kCancelled: somebody aborted it.
+  virtual void OnFinished(SequenceEnd end, int32_t stop_token_id, absl::Time now) = 0;
+  // The answer cannot be completed.
+  virtual void OnFailed(const absl::Status& status) = 0;
+};
+
+// All that another worker needs beside the request to go on where one stopped.
+struct ResumePoint {
+  std::vector<int32_t> emitted_ids;
+  int32_t next_prompt_logprob_index = 0;
+  int32_t repetition_run = 0;  // consecutive tokens so far of probability above the threshold
+};
+
+// The repetition rule counts tokens above this probability.
+inline constexpr double kRepetitionProbability = 0.99;
+
+enum class SequenceState {
+  kQueued,   // waits for a worker
+  kRunning,  // on a worker
+  kParked,   // its reader is slow; waits for Resume, on no worker
+};
+
+struct Sequence {
+  int64_t arrival_order = 0;  // its id in the router
+  GenerationRequest request;
+  // Owned together with the call that reads the answer: either may end first.
+  std::shared_ptr<SequenceSink> sink;
+
+  SequenceState state = SequenceState::kQueued;
+  ResumePoint resume;
+  bool was_started = false;
+  int32_t max_new_tokens = 0;              // bounded by the context, since the first start
+  std::optional<WorkerIdentity> identity;  // of the worker that gave the first output
+  int32_t losses_in_a_row = 0;             // workers lost since the last output
+
+  absl::Time arrival_time;
+  absl::Time unserved_since;  // kQueued: since when no eligible worker has been ready
+
+  int worker_index = -1;             // kRunning
+  int64_t worker_sequence_id = 0;    // kRunning
+  int64_t outstanding_tokens = 0;    // kRunning: its share of the worker's
+
+  int64_t num_tokens() const {
+    return static_cast<int64_t>(request.prompt_ids.size() + resume.emitted_ids.size());
+  }
+};
+
+// What starts the sequence, or takes it over, on any worker.
+StartCommand MakeStartCommand(const Sequence& sequence);
+
+// Takes new output into the resume point.
+void RecordTokens(const std::vector<TokenResult>& tokens, Sequence* sequence);
+
+}  // namespace m1

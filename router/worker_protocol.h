@@ -1,0 +1,125 @@
+// What the router and an attention worker tell each other, in plain C++: the messages of
+// proto/m1/v1/attention.proto as the policy sees them. worker_messages.h converts.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "router/request.h"
+
+namespace m1 {
+
+struct TokenCandidate {
+  int32_t id = 0;
+  float logprob = 0.0F;
+};
+
+struct TokenResult {
+  int32_t id = 0;
+  float logprob = 0.0F;
+  int32_t rank = 0;
+  std::vector<TokenCandidate> candidates;
+};
+
+// Two workers may replay each other's sequences exactly if their identities are equal.
+struct WorkerIdentity {
+  std::string fingerprint;
+  std::string weight_format;
+  std::string activation_dtype;
+  std::string device_kind;
+  int32_t numerics_revision = 0;
+  int32_t protocol_revision = 0;
+
+  friend bool operator==(const WorkerIdentity& a, const WorkerIdentity& b) = default;
+};
+
+inline constexpr int64_t kKvBlockTokens = 64;
+
+struct WorkerLimits {
+  int32_t max_sequences = 0;
+  int64_t kv_blocks = 0;
+  int64_t max_context_tokens = 0;
+  int32_t max_step_tokens = 0;
+
+  // Tokens that one sequence can reach when it is alone.
+  int64_t max_sequence_tokens() const {
+    return std::min(max_context_tokens, kv_blocks * kKvBlockTokens);
+  }
+};
+
+// See Credits in attention.proto.
+struct WorkerCredits {
+  int64_t handled_start_count = 0;
+  int32_t state_slots = 0;
+  int64_t kv_blocks = 0;
+  bool ready = false;
+};
+
+// --- Commands ---
+
+struct StartCommand {
+  int64_t sequence_id = 0;
+  std::vector<int32_t> token_ids;  // prompt, then what was generated already
+  int32_t prompt_token_count = 0;
+  SamplingParams sampling;
+  int32_t max_new_tokens = 0;
+  std::vector<int32_t> stop_token_ids;
+  int32_t candidate_count = 0;
+  bool prompt_logprobs = false;
+  int32_t next_prompt_logprob_index = 0;
+  int64_t arrival_order = 0;
+  int32_t repetition_run = 0;
+};
+
+struct CancelCommand {
+  int64_t sequence_id = 0;
+};
+
+struct ContinueCommand {
+  int64_t sequence_id = 0;
+};
+
+using WorkerCommand = std::variant<StartCommand, CancelCommand, ContinueCommand>;
+
+// --- Events ---
+
+struct WorkerWelcome {
+  WorkerIdentity identity;
+  WorkerLimits limits;
+  WorkerCredits credits;
+};
+
+struct SequenceTokens {
+  int64_t sequence_id = 0;
+  std::vector<TokenResult> tokens;
+};
+
+struct ScoredPromptTokens {
+  int64_t sequence_id = 0;
+  int32_t first_index = 0;
+  std::vector<TokenResult> tokens;
+};
+
+enum class SequenceEnd { kStopToken, kLength, kCancelled, kError, kRepetition };
+
+struct FinishedSequence {
+  int64_t sequence_id = 0;
+  SequenceEnd end = SequenceEnd::kError;
+  int32_t stop_token_id = 0;   // kStopToken
+  int32_t status_code = 0;     // kError: absl::StatusCode
+  std::string status_message;  // kError
+};
+
+struct StepEvents {
+  std::vector<SequenceTokens> tokens;
+  std::vector<ScoredPromptTokens> prompt_tokens;
+  std::vector<FinishedSequence> finished;
+  std::vector<int64_t> preempted_sequence_ids;
+  std::vector<int64_t> paused_sequence_ids;
+  WorkerCredits credits;
+};
+
+}  // namespace m1
