@@ -29,7 +29,7 @@ struct GenerationRequest {
   SamplingParams sampling;
   int32_t max_new_tokens = kDefaultMaxNewTokens;  // not yet bounded by the context
   std::vector<int32_t> stop_token_ids;  // the caller's, then EOS unless ignored; sorted, unique
-  std::vector<int32_t> eos_token_ids;   // those of stop_token_ids that are EOS only; sorted
+  std::vector<int32_t> eos_token_ids;  // those of stop_token_ids that are the model's own
   int32_t candidate_count = 0;
   bool prompt_logprobs = false;
   bool prompt_token_ids = false;

@@ -1,0 +1,85 @@
+#include "router/control_service.h"
+
+#include <cstddef>
+#include <utility>
+
+#include "common/rpc/grpc_status.h"
+
+#include "router/grpc_violations.h"
+#include "router/worker_stream_messages.h"
+
+namespace m1 {
+namespace {
+
+// A worker that hangs costs the caller this long.
+constexpr absl::Duration kDescribeTimeout = absl::Milliseconds(500);
+
+}  // namespace
+
+ControlService::ControlService(Router* router)
+    : dispatcher_(router->dispatcher()),
+      registry_(router->registry()),
+      workers_(router->workers()) {}
+
+grpc::Status ControlService::GetLoad(grpc::ServerContext* /*context*/,
+                                     const v1::GetLoadRequest* /*request*/,
+                                     v1::GetLoadResponse* response) {
+  const RouterSnapshot snapshot = dispatcher_->Snapshot();
+  response->set_queued_request_count(static_cast<int32_t>(snapshot.num_queued));
+  response->set_running_request_count(static_cast<int32_t>(snapshot.num_running));
+  response->set_queue_capacity(static_cast<int32_t>(snapshot.queue_capacity));
+  response->set_draining(snapshot.is_draining);
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    const WorkerSnapshot& worker = snapshot.workers[i];
+    v1::AttentionWorkerLoad* load = response->add_workers();
+    load->set_address(workers_[i]->address());
+    load->set_ready(worker.is_ready);
+    load->set_sequence_count(worker.num_sequences);
+    load->set_outstanding_token_count(worker.outstanding_tokens);
+    if (worker.limits) *load->mutable_limits() = ToProto(*worker.limits);
+    const auto description = workers_[i]->Describe(kDescribeTimeout);
+    if (description.ok()) *load->mutable_load() = description->load();
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status ControlService::GetTopology(grpc::ServerContext* /*context*/,
+                                         const v1::GetTopologyRequest* /*request*/,
+                                         v1::GetTopologyResponse* response) {
+  const RouterSnapshot snapshot = dispatcher_->Snapshot();
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    v1::AttentionWorkerTopology* worker = response->add_attention_workers();
+    worker->set_address(workers_[i]->address());
+    worker->set_last_error(snapshot.workers[i].last_error);
+    auto description = workers_[i]->Describe(kDescribeTimeout);
+    if (description.ok()) {
+      *worker->mutable_description() = *std::move(description);
+    } else if (worker->last_error().empty()) {
+      worker->set_last_error(std::string(description.status().message()));
+    }
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status ControlService::Abort(grpc::ServerContext* /*context*/,
+                                   const v1::AbortRequest* request, v1::AbortResponse* response) {
+  if (request->request_id().empty()) {
+    Violations violations;
+    violations.Add("request_id", "is absent or empty, must be the id of a request");
+    return ToGrpcStatus(violations.ToStatus());
+  }
+  response->set_found(registry_->Abort(request->request_id()));
+  return grpc::Status::OK;
+}
+
+grpc::Status ControlService::Drain(grpc::ServerContext* /*context*/,
+                                   const v1::DrainRequest* request, v1::DrainResponse* response) {
+  if (request->wait().seconds() != 0 || request->wait().nanos() != 0) {
+    return ToGrpcStatus(absl::UnimplementedError("wait is not implemented by this server"));
+  }
+  dispatcher_->StopAdmission();
+  response->set_in_flight_request_count(static_cast<int32_t>(registry_->size()));
+  return grpc::Status::OK;
+}
+
+}  // namespace m1

@@ -1,0 +1,86 @@
+// The scheduler between threads: one mutex, a clock, and the links to the workers.
+//
+// Sinks are called with the mutex held, in the order of events. So a sink may take its own lock
+// inside, but must not hold that lock while it calls the dispatcher.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/clock.h"
+#include "common/base/mutex.h"
+
+#include "router/scheduler.h"
+#include "router/worker_link.h"
+
+namespace m1 {
+
+struct WorkerSnapshot {
+  bool is_ready = false;
+  std::optional<WorkerLimits> limits;  // absent until first reached
+  int32_t num_sequences = 0;
+  int64_t outstanding_tokens = 0;
+  std::string last_error;  // why it was lost; empty while connected
+};
+
+struct RouterSnapshot {
+  size_t num_queued = 0;
+  size_t num_running = 0;
+  size_t num_in_flight = 0;
+  size_t queue_capacity = 0;
+  bool is_draining = false;
+  std::vector<WorkerSnapshot> workers;
+  std::optional<WorkerIdentity> identity;     // of the fleet; absent while nobody is connected
+  std::optional<int64_t> max_sequence_tokens;  // as the smallest connected worker allows
+};
+
+// Thread-safe.
+class Dispatcher final : public WorkerListener, private CommandSink {
+ public:
+  // `on_ready_change` is told whether requests can be served now, with the mutex held, at each
+  // change; the state at first is false. `clock` must outlive the dispatcher.
+  Dispatcher(const SchedulerOptions& options, const Clock* clock,
+             std::function<void(bool)> on_ready_change);
+
+  // Call once, before the links report anything. They must live until they report nothing more.
+  void SetLinks(std::vector<WorkerLink*> links);
+
+  // Errors: ResourceExhausted (queue full), Unavailable (draining).
+  absl::StatusOr<int64_t> Submit(GenerationRequest request, std::shared_ptr<SequenceSink> sink);
+  void Cancel(int64_t id);
+  bool Abort(int64_t id);
+  void Resume(int64_t id);
+
+  absl::Status OnWelcome(int worker_index, const WorkerWelcome& welcome) override;
+  void OnStep(int worker_index, StepEvents events) override;
+  void OnLost(int worker_index, const absl::Status& status) override;
+
+  // Call a few times a second.
+  void Tick();
+  // Nothing is admitted any more; what was admitted goes on.
+  void StopAdmission();
+  void FailAll(const absl::Status& status);
+
+  RouterSnapshot Snapshot() const;
+
+ private:
+  void Send(int worker_index, WorkerCommand command) override;
+  void TellReadiness() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const Clock* const clock_;
+  const std::function<void(bool)> on_ready_change_;
+  std::vector<WorkerLink*> links_;  // constant after SetLinks
+  mutable Mutex mutex_;
+  Scheduler scheduler_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> last_errors_ ABSL_GUARDED_BY(mutex_);
+  bool is_draining_ ABSL_GUARDED_BY(mutex_) = false;
+  bool was_ready_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace m1

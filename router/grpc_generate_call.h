@@ -1,0 +1,125 @@
+// One call of Generate: takes the answer from the dispatcher, writes it to the client as fast as
+// the client reads, and frees the sequence when the client is gone.
+//
+// Locks: the dispatcher calls the sink's functions with its mutex held, so mutex_ is never held
+// while the dispatcher is called.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/server_callback.h>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/base/clock.h"
+#include "common/base/mutex.h"
+#include "m1/v1/inference.pb.h"
+
+#include "router/answer.h"
+#include "router/call_registry.h"
+#include "router/dispatcher.h"
+#include "router/sequence.h"
+
+namespace m1 {
+
+// Above this many bytes waiting for the client its sequence is freed; it goes on (replayed to the
+// same bits) when half of them are read.
+inline constexpr int64_t kMaxBufferedBytes = 1 << 20;
+
+struct GenerateCallContext {
+  Dispatcher* dispatcher = nullptr;
+  CallRegistry* registry = nullptr;
+  const TokenPieces* pieces = nullptr;
+  const Clock* clock = nullptr;
+  absl::Duration slow_reader_timeout = absl::Seconds(30);
+};
+
+// Owned by itself until gRPC is done with it, by the registry, and by the scheduler's sequence.
+class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
+                           public SequenceSink,
+                           public LiveCall,
+                           public std::enable_shared_from_this<GenerateCall> {
+ public:
+  GenerateCall(const GenerateCallContext& context, grpc::CallbackServerContext* server_context);
+
+  // Ends the call before anything was accepted.
+  void Refuse(const absl::Status& status);
+  // Registers, submits and from then on answers. Call one of the two, once.
+  void Begin(GenerationRequest request);
+
+  // ServerWriteReactor
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+  // SequenceSink
+  void OnStarted(absl::Time now) override;
+  bool OnPromptTokens(int32_t first_index, std::vector<TokenResult> tokens) override;
+  bool OnTokens(std::vector<TokenResult> tokens, absl::Time now) override;
+  void OnFinished(SequenceEnd end, int32_t stop_token_id, absl::Time now) override;
+  void OnFailed(const absl::Status& status) override;
+
+  // LiveCall
+  void Abort() override;
+  void CheckReader(absl::Time now) override;
+
+ private:
+  v1::GenerateResponse MakeResponse() const;
+  void EnqueuePrompt(v1::Prompt prompt) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EnqueueDeltas(const std::vector<AnswerDelta>& deltas)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Enqueue(const v1::GenerateResponse& response) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The first messages, which are made when there is room for them.
+  void EnqueueNextPromptIds() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Starts what can be started: the next write, or the end.
+  void Proceed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Nothing more is written; the call ends with `status` now.
+  void EndNow(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool CanTakeMore() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FillFinish(SequenceEnd end, int32_t stop_token_id, absl::Time now, v1::Finish* finish)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FreeSequence();
+
+  const GenerateCallContext context_;
+  grpc::CallbackServerContext* const server_context_;  // valid until OnDone
+  const absl::Time arrival_time_;
+  std::shared_ptr<GenerateCall> self_;  // until OnDone
+
+  // Constant after Begin.
+  std::string request_id_;
+  bool is_registered_ = false;
+  uint64_t seed_ = 0;
+  bool sends_prompt_ids_ = false;
+  std::vector<int32_t> prompt_ids_;
+  std::vector<int32_t> eos_token_ids_;
+
+  Mutex mutex_;
+  std::optional<AnswerBuilder> answer_ ABSL_GUARDED_BY(mutex_);
+  std::optional<int64_t> sequence_id_ ABSL_GUARDED_BY(mutex_);  // once accepted
+  bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // by the client, or by its silence
+  bool is_aborted_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_parked_ ABSL_GUARDED_BY(mutex_) = false;  // the scheduler waits for Resume
+  bool is_done_ ABSL_GUARDED_BY(mutex_) = false;    // server_context_ is gone
+
+  size_t next_prompt_id_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool sent_prompt_ ABSL_GUARDED_BY(mutex_) = false;
+  std::deque<grpc::ByteBuffer> waiting_ ABSL_GUARDED_BY(mutex_);
+  int64_t waiting_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  grpc::ByteBuffer written_ ABSL_GUARDED_BY(mutex_);  // gRPC reads it while a write is under way
+  bool is_writing_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time write_started_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);  // after what waits was written
+  bool called_finish_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::optional<absl::Time> started_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Time> first_token_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace m1

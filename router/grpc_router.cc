@@ -1,0 +1,97 @@
+#include "router/grpc_router.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+
+namespace m1 {
+namespace {
+
+constexpr absl::Duration kTickPeriod = absl::Milliseconds(100);
+
+}  // namespace
+
+Router::Router(const RouterOptions& options, std::unique_ptr<Vocabulary> vocabulary)
+    : options_(options), vocabulary_(std::move(vocabulary)) {
+  const SchedulerOptions scheduler_options{
+      .num_workers = static_cast<int>(options.attention_workers.size()),
+      .queue_size = options.queue_size,
+      .worker_loss_timeout = options.worker_loss_timeout};
+  dispatcher_ = std::make_unique<Dispatcher>(scheduler_options, &clock_, [this](bool is_ready) {
+    MutexLock lock(&server_mutex_);
+    is_serving_ = is_ready;
+    if (reported_server_ != nullptr) reported_server_->SetServing(is_ready);
+  });
+  std::vector<WorkerLink*> links;
+  for (const std::string& address : options.attention_workers) {
+    workers_.push_back(std::make_unique<WorkerStream>(
+        WorkerStreamOptions{.worker_index = static_cast<int>(workers_.size()),
+                            .address = address,
+                            .router_id = absl::StrCat(options.address, ":", options.port)},
+        dispatcher_.get()));
+    links.push_back(workers_.back().get());
+  }
+  dispatcher_->SetLinks(std::move(links));
+}
+
+Router::~Router() {
+  dispatcher_->StopAdmission();
+  dispatcher_->FailAll(absl::UnavailableError("the router ends"));
+  {
+    MutexLock lock(&tick_mutex_);
+    is_stopped_ = true;
+    tick_stop_.SignalAll();
+  }
+  if (ticker_.joinable()) ticker_.join();
+  {
+    MutexLock lock(&server_mutex_);
+    reported_server_ = nullptr;
+  }
+  if (server_ != nullptr) server_->Shutdown(absl::Seconds(1));
+  workers_.clear();
+}
+
+absl::Status Router::Serve(const std::vector<grpc::Service*>& services) {
+  const ServerOptions server_options{.address = options_.address,
+                                     .port = options_.port,
+                                     .max_receive_message_bytes = options_.max_message_bytes};
+  M1_ASSIGN_OR_RETURN(server_, ServerRunner::Start(server_options, services));
+  {
+    MutexLock lock(&server_mutex_);
+    reported_server_ = server_.get();
+    server_->SetServing(is_serving_);
+  }
+  for (const auto& worker : workers_) worker->Start();
+  ticker_ = std::thread([this] { Tick(); });
+  return absl::OkStatus();
+}
+
+std::vector<WorkerStream*> Router::workers() const {
+  std::vector<WorkerStream*> streams;
+  for (const auto& worker : workers_) streams.push_back(worker.get());
+  return streams;
+}
+
+void Router::Stop() {
+  dispatcher_->StopAdmission();
+  const absl::Time deadline = absl::Now() + options_.drain_timeout;
+  M1_LOG(kInfo) << "event=draining in_flight=" << registry_.size();
+  while (registry_.size() > 0 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(20));
+  if (registry_.size() > 0) M1_LOG(kWarning) << "event=drain_timeout in_flight=" << registry_.size();
+}
+
+void Router::Tick() {
+  MutexLock lock(&tick_mutex_);
+  while (!is_stopped_) {
+    tick_mutex_.Unlock();
+    dispatcher_->Tick();
+    registry_.CheckReaders(clock_.Now());
+    tick_mutex_.Lock();
+    if (!is_stopped_) tick_stop_.WaitUntil(&tick_mutex_, absl::Now() + kTickPeriod);
+  }
+}
+
+}  // namespace m1

@@ -1,0 +1,185 @@
+#include "router/inference_service.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/base/status_macros.h"
+#include "common/rpc/grpc_status.h"
+
+#include "router/grpc_chat.h"
+#include "router/grpc_parse.h"
+#include "router/grpc_request.h"
+
+namespace m1 {
+namespace {
+
+// Parses, answers, finishes.
+template <typename Request, typename AnswerFunction>
+grpc::ServerUnaryReactor* AnswerUnary(grpc::CallbackServerContext* context,
+                                      const grpc::ByteBuffer& bytes, grpc::ByteBuffer* response,
+                                      const AnswerFunction& answer) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  Request request;
+  absl::Status status = ParseRequest(bytes, &request);
+  if (status.ok()) {
+    const auto message = answer(request);
+    status = message.status();
+    if (status.ok()) *response = SerializeResponse(*message);
+  }
+  reactor->Finish(ToGrpcStatus(status));
+  return reactor;
+}
+
+std::string RandomRequestId() {
+  absl::BitGen random;
+  return absl::StrFormat("m1-%016x%016x", absl::Uniform<uint64_t>(random),
+                         absl::Uniform<uint64_t>(random));
+}
+
+}  // namespace
+
+InferenceService::InferenceService(InferenceServiceOptions options, Router* router)
+    : options_(std::move(options)),
+      vocabulary_(router->vocabulary()),
+      dispatcher_(router->dispatcher()),
+      call_context_{.dispatcher = router->dispatcher(),
+                    .registry = router->registry(),
+                    .pieces = router->vocabulary(),
+                    .clock = router->clock(),
+                    .slow_reader_timeout = options_.slow_reader_timeout} {}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::Generate(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  const auto call = std::make_shared<GenerateCall>(call_context_, context);
+  absl::StatusOr<GenerationRequest> read = Read(*request);
+  if (read.ok()) {
+    call->Begin(*std::move(read));
+  } else {
+    call->Refuse(read.status());
+  }
+  return call.get();
+}
+
+absl::StatusOr<GenerationRequest> InferenceService::Read(const grpc::ByteBuffer& bytes) const {
+  v1::GenerateRequest request;
+  M1_RETURN_IF_ERROR(ParseRequest(bytes, &request));
+  Violations violations;
+  CheckRanges(request, vocabulary_->config().vocab_size, &violations);
+  if (request.has_chat()) CheckChat(request.chat(), &violations);
+  M1_RETURN_IF_ERROR(violations.ToStatus());
+
+  M1_ASSIGN_OR_RETURN(std::vector<int32_t> prompt_ids, EncodePrompt(request));
+  const int64_t max_tokens = MaxContextTokens();
+  const auto num_tokens = static_cast<int64_t>(prompt_ids.size());
+  violations.Require(num_tokens >= 1 && num_tokens <= max_tokens, PromptField(request),
+                     absl::StrCat(num_tokens, " tokens long"),
+                     absl::StrCat("1..", max_tokens, " tokens"));
+  M1_RETURN_IF_ERROR(violations.ToStatus());
+  M1_RETURN_IF_ERROR(CheckImplemented(request));
+
+  GenerationRequest read = ReadRequest(request, vocabulary_->config().eos_token_ids);
+  read.prompt_ids = std::move(prompt_ids);
+  if (!request.has_request_id()) read.request_id = RandomRequestId();
+  if (!request.sampling().has_seed()) {
+    absl::BitGen random;
+    read.sampling.seed = absl::Uniform<uint64_t>(random);
+  }
+  return read;
+}
+
+absl::StatusOr<std::vector<int32_t>> InferenceService::EncodePrompt(
+    const v1::GenerateRequest& request) const {
+  switch (request.prompt_case()) {
+    case v1::GenerateRequest::kText:
+      return vocabulary_->EncodeText(request.text());
+    case v1::GenerateRequest::kChat:
+      return vocabulary_->EncodeChat(ReadChat(request.chat()));
+    default:
+      return std::vector<int32_t>(request.token_ids().ids().begin(),
+                                  request.token_ids().ids().end());
+  }
+}
+
+grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* context,
+                                                     const grpc::ByteBuffer* request,
+                                                     grpc::ByteBuffer* response) {
+  return AnswerUnary<v1::TokenizeRequest>(
+      context, *request, response,
+      [this](const v1::TokenizeRequest& parsed) { return Answer(parsed); });
+}
+
+grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* request,
+                                                       grpc::ByteBuffer* response) {
+  return AnswerUnary<v1::DetokenizeRequest>(
+      context, *request, response,
+      [this](const v1::DetokenizeRequest& parsed) { return Answer(parsed); });
+}
+
+grpc::ServerUnaryReactor* InferenceService::GetModelInfo(grpc::CallbackServerContext* context,
+                                                         const grpc::ByteBuffer* request,
+                                                         grpc::ByteBuffer* response) {
+  return AnswerUnary<v1::GetModelInfoRequest>(
+      context, *request, response,
+      [this](const v1::GetModelInfoRequest& parsed) { return Answer(parsed); });
+}
+
+absl::StatusOr<v1::TokenizeResponse> InferenceService::Answer(
+    const v1::TokenizeRequest& request) const {
+  Violations violations;
+  if (request.input_case() == v1::TokenizeRequest::INPUT_NOT_SET) {
+    violations.Add("input", "is absent, one of text and chat must be set");
+  }
+  if (request.has_chat()) CheckChat(request.chat(), &violations);
+  M1_RETURN_IF_ERROR(violations.ToStatus());
+  M1_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
+                      request.has_chat() ? vocabulary_->EncodeChat(ReadChat(request.chat()))
+                                         : vocabulary_->EncodeText(request.text()));
+  v1::TokenizeResponse response;
+  response.mutable_ids()->Add(ids.begin(), ids.end());
+  for (int32_t id : ids) {
+    const absl::string_view bytes = vocabulary_->Bytes(id);
+    response.add_tokens(bytes.data(), bytes.size());
+  }
+  return response;
+}
+
+absl::StatusOr<v1::DetokenizeResponse> InferenceService::Answer(
+    const v1::DetokenizeRequest& request) const {
+  Violations violations;
+  CheckIds(request.ids(), "ids", vocabulary_->config().vocab_size, &violations);
+  M1_RETURN_IF_ERROR(violations.ToStatus());
+  v1::DetokenizeResponse response;
+  response.set_text(vocabulary_->Decode({request.ids().begin(), request.ids().end()}));
+  return response;
+}
+
+absl::StatusOr<v1::GetModelInfoResponse> InferenceService::Answer(
+    const v1::GetModelInfoRequest& /*request*/) const {
+  const ModelConfig& config = vocabulary_->config();
+  v1::GetModelInfoResponse response;
+  response.set_model(options_.model_name);
+  response.set_vocab_size(config.vocab_size);
+  response.set_layer_count(config.num_layers);
+  response.set_expert_count(config.num_experts);
+  response.set_max_context_tokens(MaxContextTokens());
+  response.set_hidden_size(config.hidden_size);
+  response.mutable_eos_token_ids()->Add(config.eos_token_ids.begin(), config.eos_token_ids.end());
+  response.set_server_version(options_.server_version);
+  if (const std::optional<WorkerIdentity> identity = dispatcher_->Snapshot().identity) {
+    response.set_fingerprint(identity->fingerprint);
+    response.set_activation_dtype(identity->activation_dtype);
+    response.set_weight_format(identity->weight_format);
+  }
+  return response;
+}
+
+int64_t InferenceService::MaxContextTokens() const {
+  const int64_t of_model = vocabulary_->config().max_context_tokens;
+  return std::min(of_model, dispatcher_->Snapshot().max_sequence_tokens.value_or(of_model));
+}
+
+}  // namespace m1

@@ -1,0 +1,108 @@
+// m1-router: the public gateway. See README.md; flags are documented in options.h.
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/time.h"
+#include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "common/rpc/channel.h"
+#include "common/rpc/process.h"
+
+#include "router/control_service.h"
+#include "router/grpc_router.h"
+#include "router/inference_service.h"
+#include "router/options.h"
+
+ABSL_FLAG(std::string, address, "127.0.0.1", "Address to listen on: IP, host name or unix:PATH.");
+ABSL_FLAG(int, port, 0, "Port to listen on; 0 picks a free one.");
+ABSL_FLAG(std::string, model, "", "Directory with config.json and the tokenizer. Required.");
+ABSL_FLAG(std::string, attention_workers, "",
+          "Addresses of the attention workers, separated by commas. Required.");
+ABSL_FLAG(int, queue_size, 1024, "Requests that may wait for a worker, 1..1000000.");
+ABSL_FLAG(int, max_message_bytes, 64 << 20, "Largest message received, in bytes.");
+ABSL_FLAG(absl::Duration, worker_loss_timeout, absl::Seconds(60),
+          "How long a request waits while no worker is ready.");
+ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
+          "How long SIGTERM waits for running requests.");
+ABSL_FLAG(absl::Duration, slow_reader_timeout, absl::Seconds(30),
+          "How long a client may leave its stream unread.");
+ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace.");
+
+namespace m1 {
+namespace {
+
+constexpr char kServerVersion[] = "0.1.0";
+
+// "/models/MiniMax-M1/" -> "MiniMax-M1"
+std::string LastPart(const std::string& directory) {
+  const std::filesystem::path path = std::filesystem::path(directory).lexically_normal();
+  return (path.has_filename() ? path.filename() : path.parent_path().filename()).string();
+}
+
+absl::StatusOr<RouterOptions> OptionsFromFlags() {
+  RouterOptions options{.address = absl::GetFlag(FLAGS_address),
+                        .port = absl::GetFlag(FLAGS_port),
+                        .model_directory = absl::GetFlag(FLAGS_model),
+                        .attention_workers = {},
+                        .queue_size = absl::GetFlag(FLAGS_queue_size),
+                        .max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes),
+                        .worker_loss_timeout = absl::GetFlag(FLAGS_worker_loss_timeout),
+                        .drain_timeout = absl::GetFlag(FLAGS_drain_timeout),
+                        .slow_reader_timeout = absl::GetFlag(FLAGS_slow_reader_timeout)};
+  auto workers = ParseAddressList(absl::GetFlag(FLAGS_attention_workers));
+  if (!workers.ok()) return AddContext(workers.status(), "--attention_workers");
+  options.attention_workers = *std::move(workers);
+  M1_RETURN_IF_ERROR(options.Validate());
+  return options;
+}
+
+// Whatever is wrong with the files of the model is DataLoss: exit code 3.
+absl::Status AsModelError(const absl::Status& status) {
+  return absl::DataLossError(absl::StrCat("--model: ", status.message()));
+}
+
+int Run() {
+  absl::StatusOr<RouterOptions> options = OptionsFromFlags();
+  if (!options.ok()) return ExitWith(options.status());
+  M1_LOG(kInfo) << "event=start model=" << options->model_directory
+                << " attention_workers=" << absl::StrJoin(options->attention_workers, ",")
+                << " queue_size=" << options->queue_size
+                << " max_message_bytes=" << options->max_message_bytes
+                << " worker_loss_timeout=" << absl::FormatDuration(options->worker_loss_timeout)
+                << " drain_timeout=" << absl::FormatDuration(options->drain_timeout)
+                << " slow_reader_timeout=" << absl::FormatDuration(options->slow_reader_timeout);
+  absl::StatusOr<std::unique_ptr<Vocabulary>> vocabulary =
+      Vocabulary::Load(options->model_directory);
+  if (!vocabulary.ok()) return ExitWith(AsModelError(vocabulary.status()));
+  std::optional<InferenceService> inference;
+  std::optional<ControlService> control;
+  Router router(*options, *std::move(vocabulary));
+  inference.emplace(InferenceServiceOptions{.model_name = LastPart(options->model_directory),
+                                            .server_version = kServerVersion,
+                                            .slow_reader_timeout = options->slow_reader_timeout},
+                    &router);
+  control.emplace(&router);
+  const absl::Status served = router.Serve({&*inference, &*control});
+  if (!served.ok()) return ExitWith(served);
+  WaitForTerminationSignal();
+  router.Stop();
+  return 0;
+}
+
+}  // namespace
+}  // namespace m1
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage(
+      "m1-router --model DIR --attention_workers ADDRESS,... [--port PORT]");
+  absl::ParseCommandLine(argc, argv);
+  const absl::Status status = m1::InitProcess(absl::GetFlag(FLAGS_log_level));
+  if (!status.ok()) return m1::ExitWith(status);
+  return m1::Run();
+}

@@ -1,0 +1,36 @@
+// What the router is told by its flags.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace m1 {
+
+struct RouterOptions {
+  // Address to listen on; an IP address, a host name or unix:PATH.
+  std::string address = "127.0.0.1";
+  // 0..65535; 0 picks a free port.
+  int port = 0;
+  // Directory with config.json and the tokenizer. Required.
+  std::string model_directory;
+  // Attention workers, at least one. Their order breaks ties in placement.
+  std::vector<std::string> attention_workers;
+  // Requests that may wait for a worker, 1..1000000; more are refused with RESOURCE_EXHAUSTED.
+  int queue_size = 1024;
+  // Largest message received, 1024..2147483647 bytes.
+  int max_message_bytes = 64 << 20;
+  // How long a request waits while no worker is ready, > 0; then UNAVAILABLE.
+  absl::Duration worker_loss_timeout = absl::Seconds(60);
+  // How long SIGTERM waits for running requests, >= 0.
+  absl::Duration drain_timeout = absl::Seconds(30);
+  // How long a client may leave its stream unread, > 0; then RESOURCE_EXHAUSTED.
+  absl::Duration slow_reader_timeout = absl::Seconds(30);
+
+  // InvalidArgument naming the bad flag.
+  absl::Status Validate() const;
+};
+
+}  // namespace m1
