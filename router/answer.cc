@@ -28,14 +28,14 @@ bool PushFirstByte(absl::string_view byte, Utf8Stream* utf8, std::string* shown)
 AnswerBuilder::AnswerBuilder(const TokenPieces* pieces, AnswerOptions options)
     : pieces_(pieces), options_(std::move(options)), parser_(options_.tools_enabled) {}
 
-std::vector<AnswerDelta> AnswerBuilder::Push(std::vector<TokenResult> tokens) {
+std::vector<AnswerDelta> AnswerBuilder::Push(std::vector<AnswerToken> tokens) {
   num_tokens_ += static_cast<int32_t>(tokens.size());
   if (!options_.is_chat) {
     if (tokens.empty()) return {};
     return {PushPlain(std::move(tokens))};
   }
   ParsedOutput parsed;
-  for (TokenResult& token : tokens) Hold(std::move(token), &parsed);
+  for (AnswerToken& token : tokens) Hold(std::move(token), &parsed);
   return Assemble(std::move(parsed.events), /*take_all=*/false);
 }
 
@@ -56,16 +56,16 @@ std::vector<AnswerDelta> AnswerBuilder::Finish() {
   return Assemble(std::move(parsed.events), /*take_all=*/true);
 }
 
-AnswerDelta AnswerBuilder::PushPlain(std::vector<TokenResult> tokens) {
+AnswerDelta AnswerBuilder::PushPlain(std::vector<AnswerToken> tokens) {
   AnswerDelta delta;
-  for (const TokenResult& token : tokens) {
+  for (const AnswerToken& token : tokens) {
     if (ShowsText(token.id)) delta.text += utf8_.Push(pieces_->Bytes(token.id));
   }
   delta.tokens = std::move(tokens);
   return delta;
 }
 
-void AnswerBuilder::Hold(TokenResult token, ParsedOutput* parsed) {
+void AnswerBuilder::Hold(AnswerToken token, ParsedOutput* parsed) {
   HeldToken held;
   held.begin = held.end = num_fed_bytes_;
   held.in_reasoning = parser_.in_reasoning();
@@ -147,8 +147,7 @@ std::vector<AnswerDelta> AnswerBuilder::Assemble(std::vector<OutputEvent> events
     delta.channel = event.channel;
     if (event.channel == OutputChannel::kToolCall) {
       ++num_tool_calls_;
-      delta.tool_call =
-          AnswerToolCall{std::move(event.name), std::move(event.arguments_json)};
+      delta.tool_call = AnswerToolCall{std::move(event.name), std::move(event.arguments_json)};
     } else {
       delta.text = std::move(event.text);
     }
@@ -159,8 +158,8 @@ std::vector<AnswerDelta> AnswerBuilder::Assemble(std::vector<OutputEvent> events
 }
 
 bool AnswerBuilder::ShowsText(int32_t id) const {
-  return !pieces_->IsSpecial(id) && !std::binary_search(options_.stop_token_ids.begin(),
-                                                        options_.stop_token_ids.end(), id);
+  return !pieces_->IsSpecial(id) &&
+         !std::binary_search(options_.stop_token_ids.begin(), options_.stop_token_ids.end(), id);
 }
 
 }  // namespace m1

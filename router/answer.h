@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+
 #include "common/text/output_parser.h"
 #include "common/text/utf8_stream.h"
-
 #include "router/worker_protocol.h"
 
 namespace m1 {
@@ -36,7 +36,7 @@ struct AnswerToolCall {
 struct AnswerDelta {
   OutputChannel channel = OutputChannel::kContent;
   std::string text;
-  std::vector<TokenResult> tokens;
+  std::vector<AnswerToken> tokens;
   std::optional<AnswerToolCall> tool_call;
 };
 
@@ -53,7 +53,7 @@ class AnswerBuilder {
   AnswerBuilder(const TokenPieces* pieces, AnswerOptions options);
 
   // The next generated tokens.
-  std::vector<AnswerDelta> Push(std::vector<TokenResult> tokens);
+  std::vector<AnswerDelta> Push(std::vector<AnswerToken> tokens);
   // The answer ends: what was held back.
   std::vector<AnswerDelta> Finish();
 
@@ -66,9 +66,9 @@ class AnswerBuilder {
   // A token that waits until the channels of its bytes are known. Offsets count the bytes fed to
   // the parser.
   struct HeldToken {
-    TokenResult token;
+    AnswerToken token;
     int64_t begin = 0;
-    int64_t end = 0;  // > begin, except for tokens without text
+    int64_t end = 0;            // > begin, except for tokens without text
     bool in_reasoning = false;  // without text: where it stands
   };
   struct ToldRun {
@@ -77,8 +77,8 @@ class AnswerBuilder {
     int64_t end = 0;
   };
 
-  AnswerDelta PushPlain(std::vector<TokenResult> tokens);
-  void Hold(TokenResult token, ParsedOutput* parsed);
+  AnswerDelta PushPlain(std::vector<AnswerToken> tokens);
+  void Hold(AnswerToken token, ParsedOutput* parsed);
   void Feed(absl::string_view text, ParsedOutput* parsed);
   // Held tokens whose channels are known by now, in runs of one channel without text.
   std::vector<AnswerDelta> TakeToldTokens(bool take_all);

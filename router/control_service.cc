@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "common/rpc/grpc_status.h"
-
 #include "router/grpc_violations.h"
 #include "router/worker_stream_messages.h"
 

@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "m1/v1/control.grpc.pb.h"
-
 #include "router/grpc_router.h"
 
 namespace m1 {

@@ -11,7 +11,8 @@ constexpr int64_t kChunkTokens = 32;
 }  // namespace
 
 int64_t KvBlocksToStart(int64_t num_tokens, int64_t max_total_tokens) {
-  const int64_t tokens = std::min(num_tokens + kChunkTokens, std::max(num_tokens, max_total_tokens));
+  const int64_t tokens =
+      std::min(num_tokens + kChunkTokens, std::max(num_tokens, max_total_tokens));
   return (tokens + kKvBlockTokens - 1) / kKvBlockTokens;
 }
 

@@ -45,7 +45,7 @@ absl::Status Dispatcher::OnWelcome(int worker_index, const WorkerWelcome& welcom
   return status;
 }
 
-void Dispatcher::OnStep(int worker_index, StepEvents events) {
+void Dispatcher::OnStep(int worker_index, WorkerEvents events) {
   MutexLock lock(&mutex_);
   scheduler_.OnStep(worker_index, std::move(events), clock_->Now());
   TellReadiness();

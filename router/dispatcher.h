@@ -13,9 +13,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "common/base/clock.h"
 #include "common/base/mutex.h"
-
 #include "router/scheduler.h"
 #include "router/worker_link.h"
 
@@ -36,7 +36,7 @@ struct RouterSnapshot {
   size_t queue_capacity = 0;
   bool is_draining = false;
   std::vector<WorkerSnapshot> workers;
-  std::optional<WorkerIdentity> identity;     // of the fleet; absent while nobody is connected
+  std::optional<FleetIdentity> identity;       // of the fleet; absent while nobody is connected
   std::optional<int64_t> max_sequence_tokens;  // as the smallest connected worker allows
 };
 
@@ -58,7 +58,7 @@ class Dispatcher final : public WorkerListener, private CommandSink {
   void Resume(int64_t id);
 
   absl::Status OnWelcome(int worker_index, const WorkerWelcome& welcome) override;
-  void OnStep(int worker_index, StepEvents events) override;
+  void OnStep(int worker_index, WorkerEvents events) override;
   void OnLost(int worker_index, const absl::Status& status) override;
 
   // Call a few times a second.

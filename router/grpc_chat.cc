@@ -4,6 +4,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+
 #include "common/text/python_json.h"
 
 namespace m1 {
@@ -19,8 +20,7 @@ void CheckJsonObject(const std::string& json, const std::string& field, Violatio
                                       object.status().message()));
 }
 
-void CheckMessage(const v1::ChatMessage& message, const std::string& path,
-                  Violations* violations) {
+void CheckMessage(const v1::ChatMessage& message, const std::string& path, Violations* violations) {
   switch (message.role()) {
     case v1::ROLE_SYSTEM:
     case v1::ROLE_USER:

@@ -3,7 +3,6 @@
 
 #include "common/text/chat_template.h"
 #include "m1/v1/inference.pb.h"
-
 #include "router/grpc_violations.h"
 
 namespace m1 {

@@ -4,8 +4,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/rpc/grpc_status.h"
 
+#include "common/base/status_macros.h"
+#include "common/rpc/grpc_status.h"
 #include "router/grpc_response.h"
 #include "router/grpc_violations.h"
 
@@ -14,16 +15,16 @@ namespace {
 
 constexpr absl::Duration kQueueRetryDelay = absl::Seconds(1);
 
-v1::FinishReason ReasonOf(SequenceEnd end) {
+v1::FinishReason ReasonOf(AnswerEnd end) {
   switch (end) {
-    case SequenceEnd::kStopToken:
+    case AnswerEnd::kStopToken:
       return v1::FINISH_REASON_STOP;
-    case SequenceEnd::kLength:
+    case AnswerEnd::kLength:
       return v1::FINISH_REASON_LENGTH;
-    case SequenceEnd::kRepetition:
+    case AnswerEnd::kRepetition:
       return v1::FINISH_REASON_REPETITION;
-    case SequenceEnd::kCancelled:
-    case SequenceEnd::kError:
+    case AnswerEnd::kCancelled:
+    case AnswerEnd::kError:
       break;
   }
   return v1::FINISH_REASON_CANCELLED;
@@ -54,15 +55,7 @@ void GenerateCall::Begin(GenerationRequest request) {
                                                    .tools_enabled = request.tools_enabled,
                                                    .stop_token_ids = request.stop_token_ids});
   }
-  absl::Status status = context_.registry->Add(request_id_, self_);
-  absl::StatusOr<int64_t> id = status;
-  if (status.ok()) {
-    is_registered_ = true;
-    id = context_.dispatcher->Submit(std::move(request), self_);
-    if (absl::IsResourceExhausted(id.status())) {
-      id = WithRetryDelay(id.status(), kQueueRetryDelay);
-    }
-  }
+  const absl::StatusOr<int64_t> id = Register(std::move(request));
   bool is_cancelled = false;
   bool is_aborted = false;
   {
@@ -75,6 +68,14 @@ void GenerateCall::Begin(GenerationRequest request) {
   }
   if (is_cancelled) context_.dispatcher->Cancel(*id);
   if (is_aborted) context_.dispatcher->Abort(*id);
+}
+
+absl::StatusOr<int64_t> GenerateCall::Register(GenerationRequest request) {
+  M1_RETURN_IF_ERROR(context_.registry->Add(request_id_, self_));
+  is_registered_ = true;
+  absl::StatusOr<int64_t> id = context_.dispatcher->Submit(std::move(request), self_);
+  if (absl::IsResourceExhausted(id.status())) return WithRetryDelay(id.status(), kQueueRetryDelay);
+  return id;
 }
 
 void GenerateCall::OnWriteDone(bool ok) {
@@ -118,7 +119,7 @@ void GenerateCall::OnStarted(absl::Time now) {
   started_ = now;
 }
 
-bool GenerateCall::OnPromptTokens(int32_t first_index, std::vector<TokenResult> tokens) {
+bool GenerateCall::OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) {
   MutexLock lock(&mutex_);
   for (v1::Prompt& prompt : ToPromptMessages(first_index, tokens, *context_.pieces)) {
     EnqueuePrompt(std::move(prompt));
@@ -127,7 +128,7 @@ bool GenerateCall::OnPromptTokens(int32_t first_index, std::vector<TokenResult> 
   return CanTakeMore();
 }
 
-bool GenerateCall::OnTokens(std::vector<TokenResult> tokens, absl::Time now) {
+bool GenerateCall::OnTokens(std::vector<AnswerToken> tokens, absl::Time now) {
   MutexLock lock(&mutex_);
   if (!first_token_) first_token_ = now;
   EnqueueDeltas(answer_->Push(std::move(tokens)));
@@ -135,7 +136,7 @@ bool GenerateCall::OnTokens(std::vector<TokenResult> tokens, absl::Time now) {
   return CanTakeMore();
 }
 
-void GenerateCall::OnFinished(SequenceEnd end, int32_t stop_token_id, absl::Time now) {
+void GenerateCall::OnFinished(AnswerEnd end, int32_t stop_token_id, absl::Time now) {
   MutexLock lock(&mutex_);
   EnqueueDeltas(answer_->Finish());
   v1::GenerateResponse response = MakeResponse();
@@ -256,10 +257,10 @@ bool GenerateCall::CanTakeMore() {
   return !is_parked_;
 }
 
-void GenerateCall::FillFinish(SequenceEnd end, int32_t stop_token_id, absl::Time now,
+void GenerateCall::FillFinish(AnswerEnd end, int32_t stop_token_id, absl::Time now,
                               v1::Finish* finish) {
   finish->set_reason(ReasonOf(end));
-  if (end == SequenceEnd::kStopToken) {
+  if (end == AnswerEnd::kStopToken) {
     const bool is_eos = std::find(eos_token_ids_.begin(), eos_token_ids_.end(), stop_token_id) !=
                         eos_token_ids_.end();
     if (is_eos && answer_->num_tool_calls() > 0) {

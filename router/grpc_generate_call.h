@@ -5,6 +5,10 @@
 // while the dispatcher is called.
 #pragma once
 
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/server_callback.h>
+
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -12,16 +16,13 @@
 #include <string>
 #include <vector>
 
-#include <grpcpp/server_context.h>
-#include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
-
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
+
 #include "common/base/clock.h"
 #include "common/base/mutex.h"
 #include "m1/v1/inference.pb.h"
-
 #include "router/answer.h"
 #include "router/call_registry.h"
 #include "router/dispatcher.h"
@@ -61,9 +62,9 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 
   // SequenceSink
   void OnStarted(absl::Time now) override;
-  bool OnPromptTokens(int32_t first_index, std::vector<TokenResult> tokens) override;
-  bool OnTokens(std::vector<TokenResult> tokens, absl::Time now) override;
-  void OnFinished(SequenceEnd end, int32_t stop_token_id, absl::Time now) override;
+  bool OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) override;
+  bool OnTokens(std::vector<AnswerToken> tokens, absl::Time now) override;
+  void OnFinished(AnswerEnd end, int32_t stop_token_id, absl::Time now) override;
   void OnFailed(const absl::Status& status) override;
 
   // LiveCall
@@ -71,10 +72,10 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void CheckReader(absl::Time now) override;
 
  private:
+  absl::StatusOr<int64_t> Register(GenerationRequest request);
   v1::GenerateResponse MakeResponse() const;
   void EnqueuePrompt(v1::Prompt prompt) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void EnqueueDeltas(const std::vector<AnswerDelta>& deltas)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EnqueueDeltas(const std::vector<AnswerDelta>& deltas) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Enqueue(const v1::GenerateResponse& response) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The first messages, which are made when there is room for them.
   void EnqueueNextPromptIds() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -83,7 +84,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // Nothing more is written; the call ends with `status` now.
   void EndNow(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool CanTakeMore() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void FillFinish(SequenceEnd end, int32_t stop_token_id, absl::Time now, v1::Finish* finish)
+  void FillFinish(AnswerEnd end, int32_t stop_token_id, absl::Time now, v1::Finish* finish)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FreeSequence();
 
@@ -103,7 +104,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   Mutex mutex_;
   std::optional<AnswerBuilder> answer_ ABSL_GUARDED_BY(mutex_);
   std::optional<int64_t> sequence_id_ ABSL_GUARDED_BY(mutex_);  // once accepted
-  bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // by the client, or by its silence
+  bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;           // by the client, or by its silence
   bool is_aborted_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_parked_ ABSL_GUARDED_BY(mutex_) = false;  // the scheduler waits for Resume
   bool is_done_ ABSL_GUARDED_BY(mutex_) = false;    // server_context_ is gone

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "common/text/utf8_stream.h"
 
+#include "common/text/utf8_stream.h"
 #include "router/grpc_violations.h"
 
 namespace m1 {

@@ -1,11 +1,11 @@
 // Requests from raw bytes.
 #pragma once
 
-#include <optional>
-#include <string>
-
 #include <google/protobuf/message.h>
 #include <grpcpp/support/byte_buffer.h>
+
+#include <optional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"

@@ -81,10 +81,10 @@ void CheckStopping(const v1::Stopping& stopping, int32_t vocab_size, Violations*
   const int32_t max_new_tokens =
       stopping.has_max_new_tokens() ? stopping.max_new_tokens() : kDefaultMaxNewTokens;
   violations->Require(max_new_tokens >= 0, "stopping.max_new_tokens", max_new_tokens, ">= 0");
-  violations->Require(stopping.min_new_tokens() >= 0 &&
-                          stopping.min_new_tokens() <= std::max(0, max_new_tokens),
-                      "stopping.min_new_tokens", stopping.min_new_tokens(),
-                      absl::StrCat("0..max_new_tokens (", max_new_tokens, ")"));
+  violations->Require(
+      stopping.min_new_tokens() >= 0 && stopping.min_new_tokens() <= std::max(0, max_new_tokens),
+      "stopping.min_new_tokens", stopping.min_new_tokens(),
+      absl::StrCat("0..max_new_tokens (", max_new_tokens, ")"));
   violations->Require(stopping.stop_strings_size() <= kMaxStopStrings, "stopping.stop_strings",
                       absl::StrCat(stopping.stop_strings_size(), " strings"), "at most 16");
   for (int i = 0; i < stopping.stop_strings_size() && !violations->full(); ++i) {
@@ -93,8 +93,7 @@ void CheckStopping(const v1::Stopping& stopping, int32_t vocab_size, Violations*
                         absl::StrCat("stopping.stop_strings[", i, "]"),
                         absl::StrCat(size, " bytes long"), "1..1024 bytes");
   }
-  violations->Require(stopping.stop_token_ids_size() <= kMaxStopTokenIds,
-                      "stopping.stop_token_ids",
+  violations->Require(stopping.stop_token_ids_size() <= kMaxStopTokenIds, "stopping.stop_token_ids",
                       absl::StrCat(stopping.stop_token_ids_size(), " ids"), "at most 128");
   CheckIds(stopping.stop_token_ids(), "stopping.stop_token_ids", vocab_size, violations);
 }

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "m1/v1/inference.pb.h"
 
+#include "m1/v1/inference.pb.h"
 #include "router/grpc_violations.h"
 #include "router/request.h"
 

@@ -28,14 +28,14 @@ google::protobuf::Duration ToProto(absl::Duration duration) {
   return proto;
 }
 
-v1::Token ToProto(const TokenResult& token, const TokenPieces& pieces) {
+v1::Token ToProto(const AnswerToken& token, const TokenPieces& pieces) {
   v1::Token proto;
   proto.set_id(token.id);
   const absl::string_view bytes = pieces.Bytes(token.id);
   proto.set_bytes(bytes.data(), bytes.size());
   proto.set_logprob(token.logprob);
   proto.set_rank(token.rank);
-  for (const TokenCandidate& candidate : token.candidates) {
+  for (const AnswerCandidate& candidate : token.candidates) {
     v1::Candidate* to = proto.add_candidates();
     to->set_id(candidate.id);
     to->set_logprob(candidate.logprob);
@@ -47,7 +47,7 @@ v1::Delta ToProto(const AnswerDelta& delta, const TokenPieces& pieces) {
   v1::Delta proto;
   proto.set_text(delta.text);
   proto.set_channel(ToProto(delta.channel));
-  for (const TokenResult& token : delta.tokens) *proto.add_tokens() = ToProto(token, pieces);
+  for (const AnswerToken& token : delta.tokens) *proto.add_tokens() = ToProto(token, pieces);
   if (delta.tool_call) {
     proto.mutable_tool_call()->set_name(delta.tool_call->name);
     proto.mutable_tool_call()->set_arguments_json(delta.tool_call->arguments_json);
@@ -56,11 +56,11 @@ v1::Delta ToProto(const AnswerDelta& delta, const TokenPieces& pieces) {
 }
 
 std::vector<v1::Prompt> ToPromptMessages(int32_t first_index,
-                                         const std::vector<TokenResult>& tokens,
+                                         const std::vector<AnswerToken>& tokens,
                                          const TokenPieces& pieces) {
   std::vector<v1::Prompt> messages;
   int64_t num_bytes = 0;
-  for (const TokenResult& token : tokens) {
+  for (const AnswerToken& token : tokens) {
     v1::Token proto = ToProto(token, pieces);
     // Tag and length before the token.
     const int64_t size = static_cast<int64_t>(proto.ByteSizeLong()) + 6;

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "m1/v1/inference.pb.h"
 
+#include "m1/v1/inference.pb.h"
 #include "router/answer.h"
 #include "router/worker_protocol.h"
 
@@ -20,14 +20,14 @@ inline constexpr size_t kPromptIdsPerMessage = 150000;
 
 google::protobuf::Duration ToProto(absl::Duration duration);
 
-v1::Token ToProto(const TokenResult& token, const TokenPieces& pieces);
+v1::Token ToProto(const AnswerToken& token, const TokenPieces& pieces);
 
 v1::Delta ToProto(const AnswerDelta& delta, const TokenPieces& pieces);
 
 // Prompt tokens from `first_index` on, in as many messages as it takes; only first_index and tokens
 // are set.
 std::vector<v1::Prompt> ToPromptMessages(int32_t first_index,
-                                         const std::vector<TokenResult>& tokens,
+                                         const std::vector<AnswerToken>& tokens,
                                          const TokenPieces& pieces);
 
 }  // namespace m1

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 
@@ -80,7 +81,9 @@ void Router::Stop() {
   const absl::Time deadline = absl::Now() + options_.drain_timeout;
   M1_LOG(kInfo) << "event=draining in_flight=" << registry_.size();
   while (registry_.size() > 0 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(20));
-  if (registry_.size() > 0) M1_LOG(kWarning) << "event=drain_timeout in_flight=" << registry_.size();
+  if (registry_.size() > 0) {
+    M1_LOG(kWarning) << "event=drain_timeout in_flight=" << registry_.size();
+  }
 }
 
 void Router::Tick() {

@@ -1,4 +1,5 @@
-// What the router's services stand on: dispatcher, streams to the workers, registry of calls, server.
+// What the router's services stand on: dispatcher, streams to the workers, registry of calls,
+// server.
 //
 // Order of life: construct; construct the services on its parts; Serve; Stop; destroy it; destroy
 // the services.
@@ -9,9 +10,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
+
 #include "common/base/clock.h"
 #include "common/rpc/server_runner.h"
-
 #include "router/call_registry.h"
 #include "router/dispatcher.h"
 #include "router/options.h"

@@ -6,9 +6,9 @@
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+
 #include "common/base/status_macros.h"
 #include "common/rpc/grpc_status.h"
-
 #include "router/grpc_chat.h"
 #include "router/grpc_parse.h"
 #include "router/grpc_request.h"
@@ -169,7 +169,7 @@ absl::StatusOr<v1::GetModelInfoResponse> InferenceService::Answer(
   response.set_hidden_size(config.hidden_size);
   response.mutable_eos_token_ids()->Add(config.eos_token_ids.begin(), config.eos_token_ids.end());
   response.set_server_version(options_.server_version);
-  if (const std::optional<WorkerIdentity> identity = dispatcher_->Snapshot().identity) {
+  if (const std::optional<FleetIdentity> identity = dispatcher_->Snapshot().identity) {
     response.set_fingerprint(identity->fingerprint);
     response.set_activation_dtype(identity->activation_dtype);
     response.set_weight_format(identity->weight_format);

@@ -8,8 +8,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "m1/v1/inference.grpc.pb.h"
 
+#include "m1/v1/inference.grpc.pb.h"
 #include "router/dispatcher.h"
 #include "router/grpc_generate_call.h"
 #include "router/grpc_router.h"

@@ -9,11 +9,11 @@
 #include "absl/flags/usage.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
+
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/process.h"
-
 #include "router/control_service.h"
 #include "router/grpc_router.h"
 #include "router/inference_service.h"

@@ -26,15 +26,15 @@ absl::Status RouterOptions::Validate() const {
     status.Update(BadFlag("attention_workers", "empty", "a list of at least one address"));
   }
   if (worker_loss_timeout <= absl::ZeroDuration()) {
-    status.Update(BadFlag("worker_loss_timeout", absl::FormatDuration(worker_loss_timeout),
-                          "above zero"));
+    status.Update(
+        BadFlag("worker_loss_timeout", absl::FormatDuration(worker_loss_timeout), "above zero"));
   }
   if (drain_timeout < absl::ZeroDuration()) {
     status.Update(BadFlag("drain_timeout", absl::FormatDuration(drain_timeout), "zero or above"));
   }
   if (slow_reader_timeout <= absl::ZeroDuration()) {
-    status.Update(BadFlag("slow_reader_timeout", absl::FormatDuration(slow_reader_timeout),
-                          "above zero"));
+    status.Update(
+        BadFlag("slow_reader_timeout", absl::FormatDuration(slow_reader_timeout), "above zero"));
   }
   return status;
 }

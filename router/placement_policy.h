@@ -18,8 +18,8 @@ struct PlacementCandidate {
 
 struct Placement {
   bool any_eligible = false;
-  bool any_can_hold = false;               // among the eligible
-  std::optional<int> worker_index;         // into the candidates; absent: nobody can start it now
+  bool any_can_hold = false;        // among the eligible
+  std::optional<int> worker_index;  // into the candidates; absent: nobody can start it now
 };
 
 Placement ChooseWorker(const std::vector<PlacementCandidate>& candidates);

@@ -12,7 +12,7 @@ namespace m1 {
 // The default of stopping.max_new_tokens.
 inline constexpr int32_t kDefaultMaxNewTokens = 40000;
 
-struct SamplingParams {
+struct RequestSampling {
   float temperature = 1.0F;  // 0: greedy
   float top_p = 0.95F;       // 1: off
   int32_t top_k = 0;         // 0: off
@@ -26,10 +26,10 @@ struct GenerationRequest {
   std::vector<int32_t> prompt_ids;  // at least one
   bool is_chat = false;             // the answer is taken apart into channels
   bool tools_enabled = false;       // chat with tools: tool calls are looked for
-  SamplingParams sampling;
+  RequestSampling sampling;
   int32_t max_new_tokens = kDefaultMaxNewTokens;  // not yet bounded by the context
   std::vector<int32_t> stop_token_ids;  // the caller's, then EOS unless ignored; sorted, unique
-  std::vector<int32_t> eos_token_ids;  // those of stop_token_ids that are the model's own
+  std::vector<int32_t> eos_token_ids;   // those of stop_token_ids that are the model's own
   int32_t candidate_count = 0;
   bool prompt_logprobs = false;
   bool prompt_token_ids = false;

@@ -12,12 +12,12 @@ namespace {
 // what kills them.
 constexpr int kMaxLossesInARow = 4;
 
-int64_t RemainingTokens(const Sequence& sequence) {
+int64_t RemainingTokens(const RoutedSequence& sequence) {
   return sequence.num_tokens() + sequence.max_new_tokens -
          static_cast<int64_t>(sequence.resume.emitted_ids.size());
 }
 
-int64_t MaxTotalTokens(const Sequence& sequence) {
+int64_t MaxTotalTokens(const RoutedSequence& sequence) {
   return static_cast<int64_t>(sequence.request.prompt_ids.size()) + sequence.max_new_tokens;
 }
 
@@ -37,7 +37,7 @@ absl::StatusOr<int64_t> Scheduler::Submit(GenerationRequest request,
         absl::StrCat("the queue is full: ", queue_.capacity(), " requests are waiting"));
   }
   ++next_arrival_order_;
-  auto sequence = std::make_unique<Sequence>();
+  auto sequence = std::make_unique<RoutedSequence>();
   sequence->arrival_order = id;
   sequence->max_new_tokens = request.max_new_tokens;
   sequence->request = std::move(request);
@@ -50,29 +50,29 @@ absl::StatusOr<int64_t> Scheduler::Submit(GenerationRequest request,
 }
 
 void Scheduler::Cancel(int64_t id) {
-  Sequence* sequence = Find(id);
+  RoutedSequence* sequence = Find(id);
   if (sequence == nullptr) return;
   CancelOnWorker(sequence);
   Erase(sequence);
 }
 
 bool Scheduler::Abort(int64_t id, absl::Time now) {
-  Sequence* sequence = Find(id);
+  RoutedSequence* sequence = Find(id);
   if (sequence == nullptr) return false;
   CancelOnWorker(sequence);
-  Finish(sequence, SequenceEnd::kCancelled, 0, now);
+  Finish(sequence, AnswerEnd::kCancelled, 0, now);
   return true;
 }
 
 void Scheduler::Resume(int64_t id, absl::Time now) {
-  Sequence* sequence = Find(id);
+  RoutedSequence* sequence = Find(id);
   if (sequence == nullptr || sequence->state != SequenceState::kParked) return;
   Requeue(sequence, now);
   DispatchWaiting(now);
 }
 
 absl::Status Scheduler::OnWelcome(int worker_index, const WorkerWelcome& welcome, absl::Time now) {
-  const std::optional<WorkerIdentity> fleet = fleet_identity();
+  const std::optional<FleetIdentity> fleet = fleet_identity();
   if (fleet && !(*fleet == welcome.identity)) {
     return absl::FailedPreconditionError(absl::StrCat(
         "the worker's identity differs from that of the connected workers: fingerprint ",
@@ -92,30 +92,30 @@ absl::Status Scheduler::OnWelcome(int worker_index, const WorkerWelcome& welcome
   return absl::OkStatus();
 }
 
-void Scheduler::OnStep(int worker_index, StepEvents events, absl::Time now) {
+void Scheduler::OnStep(int worker_index, WorkerEvents events, absl::Time now) {
   WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   if (!worker.is_connected) return;
   std::vector<int64_t> full_ids;
-  for (ScoredPromptTokens& scored : events.prompt_tokens) {
+  for (PromptTokensEvent& scored : events.prompt_tokens) {
     const int64_t id = scored.sequence_id;
     if (!DeliverPromptTokens(worker_index, std::move(scored))) full_ids.push_back(id);
   }
-  for (SequenceTokens& event : events.tokens) {
+  for (TokensEvent& event : events.tokens) {
     const int64_t id = event.sequence_id;
     if (!DeliverTokens(worker_index, std::move(event), now)) full_ids.push_back(id);
   }
-  for (const FinishedSequence& finished : events.finished) {
+  for (const FinishedEvent& finished : events.finished) {
     HandleFinished(worker_index, finished, now);
   }
   for (int64_t id : events.preempted_sequence_ids) {
-    Sequence* sequence = FindRunning(worker_index, id);
+    RoutedSequence* sequence = FindRunning(worker_index, id);
     if (sequence == nullptr) continue;
     Detach(sequence);
     Requeue(sequence, now);
   }
   for (int64_t id : full_ids) {
     // Frees what it holds on its worker until its reader has caught up.
-    if (Sequence* sequence = FindRunning(worker_index, id)) CancelOnWorker(sequence);
+    if (RoutedSequence* sequence = FindRunning(worker_index, id)) CancelOnWorker(sequence);
   }
   for (int64_t id : events.paused_sequence_ids) {
     // No pause was asked for, so there is nothing to decide.
@@ -131,9 +131,9 @@ void Scheduler::OnLost(int worker_index, absl::Time now) {
   WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   if (!worker.is_connected) return;
   worker.is_connected = false;
-  std::vector<Sequence*> lost;
+  std::vector<RoutedSequence*> lost;
   for (const auto& entry : worker.running) lost.push_back(entry.second);
-  for (Sequence* sequence : lost) {
+  for (RoutedSequence* sequence : lost) {
     RequeueAfterLoss(sequence, now);
   }
   DispatchWaiting(now);
@@ -141,7 +141,7 @@ void Scheduler::OnLost(int worker_index, absl::Time now) {
 
 void Scheduler::Tick(absl::Time now) {
   for (auto it = queue_.waiting().begin(); it != queue_.waiting().end();) {
-    Sequence* sequence = Find(*it);
+    RoutedSequence* sequence = Find(*it);
     ++it;  // what follows may take the sequence out of the queue
     const absl::Duration waited = now - sequence->arrival_time;
     if (!sequence->was_started && waited > sequence->request.queue_timeout) {
@@ -153,9 +153,9 @@ void Scheduler::Tick(absl::Time now) {
     if (Place(*sequence).any_eligible) {
       sequence->unserved_since = now;
     } else if (now - sequence->unserved_since > options_.worker_loss_timeout) {
-      Fail(sequence, absl::UnavailableError(absl::StrCat(
-                         "no attention worker was ready for ",
-                         absl::FormatDuration(options_.worker_loss_timeout))));
+      Fail(sequence, absl::UnavailableError(
+                         absl::StrCat("no attention worker was ready for ",
+                                      absl::FormatDuration(options_.worker_loss_timeout))));
     }
   }
   DispatchWaiting(now);
@@ -163,7 +163,7 @@ void Scheduler::Tick(absl::Time now) {
 
 void Scheduler::FailAll(const absl::Status& status) {
   while (!sequences_.empty()) {
-    Sequence* sequence = sequences_.begin()->second.get();
+    RoutedSequence* sequence = sequences_.begin()->second.get();
     CancelOnWorker(sequence);
     Fail(sequence, status);
   }
@@ -180,7 +180,7 @@ bool Scheduler::any_worker_ready() const {
                      [](const WorkerState& worker) { return worker.is_ready(); });
 }
 
-std::optional<WorkerIdentity> Scheduler::fleet_identity() const {
+std::optional<FleetIdentity> Scheduler::fleet_identity() const {
   for (const WorkerState& worker : workers_) {
     if (worker.is_connected) return worker.identity;
   }
@@ -197,13 +197,13 @@ std::optional<int64_t> Scheduler::max_sequence_tokens() const {
   return least;
 }
 
-Sequence* Scheduler::Find(int64_t id) {
+RoutedSequence* Scheduler::Find(int64_t id) {
   const auto it = sequences_.find(id);
   return it == sequences_.end() ? nullptr : it->second.get();
 }
 
 // Null for ids of sequences that were cancelled: their last events may still be on the way.
-Sequence* Scheduler::FindRunning(int worker_index, int64_t worker_sequence_id) {
+RoutedSequence* Scheduler::FindRunning(int worker_index, int64_t worker_sequence_id) {
   const auto& running = workers_[static_cast<size_t>(worker_index)].running;
   const auto it = running.find(worker_sequence_id);
   return it == running.end() ? nullptr : it->second;
@@ -213,7 +213,7 @@ Sequence* Scheduler::FindRunning(int worker_index, int64_t worker_sequence_id) {
 // prompt is not passed over for ever. Who waits for a worker to come back holds back nobody.
 void Scheduler::DispatchWaiting(absl::Time now) {
   for (auto it = queue_.waiting().begin(); it != queue_.waiting().end();) {
-    Sequence* sequence = Find(*it);
+    RoutedSequence* sequence = Find(*it);
     ++it;  // what follows may take the sequence out of the queue
     const Placement placement = Place(*sequence);
     if (!placement.any_eligible) continue;
@@ -228,7 +228,7 @@ void Scheduler::DispatchWaiting(absl::Time now) {
   }
 }
 
-Placement Scheduler::Place(const Sequence& sequence) const {
+Placement Scheduler::Place(const RoutedSequence& sequence) const {
   std::vector<PlacementCandidate> candidates(workers_.size());
   const int64_t kv_blocks = KvBlocksToStart(sequence.num_tokens(), MaxTotalTokens(sequence));
   for (size_t i = 0; i < workers_.size(); ++i) {
@@ -244,7 +244,7 @@ Placement Scheduler::Place(const Sequence& sequence) const {
   return ChooseWorker(candidates);
 }
 
-void Scheduler::StartOn(int worker_index, Sequence* sequence, absl::Time now) {
+void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time now) {
   WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   queue_.Remove(sequence->arrival_order);
   if (!sequence->was_started) {
@@ -265,24 +265,24 @@ void Scheduler::StartOn(int worker_index, Sequence* sequence, absl::Time now) {
   commands_->Send(worker_index, MakeStartCommand(*sequence));
 }
 
-void Scheduler::RequeueAfterLoss(Sequence* sequence, absl::Time now) {
+void Scheduler::RequeueAfterLoss(RoutedSequence* sequence, absl::Time now) {
   Detach(sequence);
   if (++sequence->losses_in_a_row < kMaxLossesInARow) return Requeue(sequence, now);
   Fail(sequence, absl::UnavailableError(absl::StrCat("lost ", kMaxLossesInARow,
                                                      " workers in a row without progress")));
 }
 
-void Scheduler::Requeue(Sequence* sequence, absl::Time now) {
+void Scheduler::Requeue(RoutedSequence* sequence, absl::Time now) {
   // The worker may have been lost between the last token and the word that it was the last.
   const ResumePoint& resume = sequence->resume;
   const std::vector<int32_t>& stops = sequence->request.stop_token_ids;
   if (!resume.emitted_ids.empty()) {
     const int32_t last = resume.emitted_ids.back();
     if (std::binary_search(stops.begin(), stops.end(), last)) {
-      return Finish(sequence, SequenceEnd::kStopToken, last, now);
+      return Finish(sequence, AnswerEnd::kStopToken, last, now);
     }
     if (static_cast<int64_t>(resume.emitted_ids.size()) >= sequence->max_new_tokens) {
-      return Finish(sequence, SequenceEnd::kLength, 0, now);
+      return Finish(sequence, AnswerEnd::kLength, 0, now);
     }
   }
   sequence->state = SequenceState::kQueued;
@@ -290,7 +290,7 @@ void Scheduler::Requeue(Sequence* sequence, absl::Time now) {
   queue_.Return(sequence->arrival_order);
 }
 
-void Scheduler::Detach(Sequence* sequence) {
+void Scheduler::Detach(RoutedSequence* sequence) {
   if (sequence->state != SequenceState::kRunning) return;
   WorkerState& worker = workers_[static_cast<size_t>(sequence->worker_index)];
   worker.outstanding_tokens -= sequence->outstanding_tokens;
@@ -300,25 +300,25 @@ void Scheduler::Detach(Sequence* sequence) {
   sequence->state = SequenceState::kParked;
 }
 
-void Scheduler::CancelOnWorker(Sequence* sequence) {
+void Scheduler::CancelOnWorker(RoutedSequence* sequence) {
   if (sequence->state != SequenceState::kRunning) return;
   commands_->Send(sequence->worker_index,
                   CancelCommand{.sequence_id = sequence->worker_sequence_id});
   Detach(sequence);
 }
 
-void Scheduler::Finish(Sequence* sequence, SequenceEnd end, int32_t stop_token_id,
+void Scheduler::Finish(RoutedSequence* sequence, AnswerEnd end, int32_t stop_token_id,
                        absl::Time now) {
   sequence->sink->OnFinished(end, stop_token_id, now);
   Erase(sequence);
 }
 
-void Scheduler::Fail(Sequence* sequence, const absl::Status& status) {
+void Scheduler::Fail(RoutedSequence* sequence, const absl::Status& status) {
   sequence->sink->OnFailed(status);
   Erase(sequence);
 }
 
-void Scheduler::Erase(Sequence* sequence) {
+void Scheduler::Erase(RoutedSequence* sequence) {
   Detach(sequence);
   queue_.Remove(sequence->arrival_order);
   sequences_.erase(sequence->arrival_order);

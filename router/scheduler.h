@@ -41,11 +41,11 @@ struct SchedulerOptions {
 // One worker as the scheduler sees it.
 struct WorkerState {
   bool is_connected = false;
-  WorkerIdentity identity;
+  FleetIdentity identity;
   WorkerLimits limits;  // of the last connection
   CreditLedger ledger;
-  absl::flat_hash_map<int64_t, Sequence*> running;  // by worker_sequence_id
-  int64_t next_sequence_id = 1;                     // of the stream
+  absl::flat_hash_map<int64_t, RoutedSequence*> running;  // by worker_sequence_id
+  int64_t next_sequence_id = 1;                           // of the stream
   int64_t outstanding_tokens = 0;
 
   bool is_ready() const { return is_connected && ledger.ready(); }
@@ -73,7 +73,7 @@ class Scheduler {
 
   // Errors: FailedPrecondition when its identity differs from that of the fleet.
   absl::Status OnWelcome(int worker_index, const WorkerWelcome& welcome, absl::Time now);
-  void OnStep(int worker_index, StepEvents events, absl::Time now);
+  void OnStep(int worker_index, WorkerEvents events, absl::Time now);
   void OnLost(int worker_index, absl::Time now);
 
   // Time passes: ends what waited too long. Call a few times a second.
@@ -91,39 +91,39 @@ class Scheduler {
   int num_workers() const { return static_cast<int>(workers_.size()); }
   bool any_worker_ready() const;
   // Of a connected worker; absent when there is none.
-  std::optional<WorkerIdentity> fleet_identity() const;
+  std::optional<FleetIdentity> fleet_identity() const;
   // The most tokens that one sequence may reach on every connected worker; absent when there is
   // none.
   std::optional<int64_t> max_sequence_tokens() const;
 
  private:
-  Sequence* Find(int64_t id);
-  Sequence* FindRunning(int worker_index, int64_t worker_sequence_id);
+  RoutedSequence* Find(int64_t id);
+  RoutedSequence* FindRunning(int worker_index, int64_t worker_sequence_id);
 
   void DispatchWaiting(absl::Time now);
-  Placement Place(const Sequence& sequence) const;
-  void StartOn(int worker_index, Sequence* sequence, absl::Time now);
+  Placement Place(const RoutedSequence& sequence) const;
+  void StartOn(int worker_index, RoutedSequence* sequence, absl::Time now);
 
   // False: the sink can take no more.
-  bool DeliverPromptTokens(int worker_index, ScoredPromptTokens scored);
-  bool DeliverTokens(int worker_index, SequenceTokens event, absl::Time now);
-  void HandleFinished(int worker_index, const FinishedSequence& finished, absl::Time now);
+  bool DeliverPromptTokens(int worker_index, PromptTokensEvent scored);
+  bool DeliverTokens(int worker_index, TokensEvent event, absl::Time now);
+  void HandleFinished(int worker_index, const FinishedEvent& finished, absl::Time now);
   // Back to the queue, or to its end if nothing was left to do.
-  void Requeue(Sequence* sequence, absl::Time now);
+  void Requeue(RoutedSequence* sequence, absl::Time now);
   // The same, unless its workers are lost again and again.
-  void RequeueAfterLoss(Sequence* sequence, absl::Time now);
+  void RequeueAfterLoss(RoutedSequence* sequence, absl::Time now);
   // Takes a running sequence off its worker.
-  void Detach(Sequence* sequence);
-  void CancelOnWorker(Sequence* sequence);
-  void Finish(Sequence* sequence, SequenceEnd end, int32_t stop_token_id, absl::Time now);
-  void Fail(Sequence* sequence, const absl::Status& status);
-  void Erase(Sequence* sequence);
+  void Detach(RoutedSequence* sequence);
+  void CancelOnWorker(RoutedSequence* sequence);
+  void Finish(RoutedSequence* sequence, AnswerEnd end, int32_t stop_token_id, absl::Time now);
+  void Fail(RoutedSequence* sequence, const absl::Status& status);
+  void Erase(RoutedSequence* sequence);
 
   const SchedulerOptions options_;
   CommandSink* const commands_;
   std::vector<WorkerState> workers_;
   RequestQueue queue_;
-  absl::flat_hash_map<int64_t, std::unique_ptr<Sequence>> sequences_;
+  absl::flat_hash_map<int64_t, std::unique_ptr<RoutedSequence>> sequences_;
   int64_t next_arrival_order_ = 1;
 };
 

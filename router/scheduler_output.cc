@@ -11,7 +11,7 @@ namespace m1 {
 namespace {
 
 // An error without an error code is the worker's bug, not success.
-absl::Status WorkerError(const FinishedSequence& finished) {
+absl::Status WorkerError(const FinishedEvent& finished) {
   const bool is_error_code = finished.status_code >= 1 && finished.status_code <= 16;
   return absl::Status(is_error_code ? static_cast<absl::StatusCode>(finished.status_code)
                                     : absl::StatusCode::kInternal,
@@ -20,8 +20,8 @@ absl::Status WorkerError(const FinishedSequence& finished) {
 
 }  // namespace
 
-bool Scheduler::DeliverPromptTokens(int worker_index, ScoredPromptTokens scored) {
-  Sequence* sequence = FindRunning(worker_index, scored.sequence_id);
+bool Scheduler::DeliverPromptTokens(int worker_index, PromptTokensEvent scored) {
+  RoutedSequence* sequence = FindRunning(worker_index, scored.sequence_id);
   if (sequence == nullptr || scored.tokens.empty()) return true;
   const int64_t expected = sequence->resume.next_prompt_logprob_index;
   const int64_t end = scored.first_index + static_cast<int64_t>(scored.tokens.size());
@@ -29,8 +29,8 @@ bool Scheduler::DeliverPromptTokens(int worker_index, ScoredPromptTokens scored)
       end > static_cast<int64_t>(sequence->request.prompt_ids.size())) {
     CancelOnWorker(sequence);
     Fail(sequence, absl::InternalError(absl::StrCat(
-                       "the worker scored prompt tokens ", scored.first_index, " to ", end,
-                       " of ", sequence->request.prompt_ids.size(), ", expected ", expected)));
+                       "the worker scored prompt tokens ", scored.first_index, " to ", end, " of ",
+                       sequence->request.prompt_ids.size(), ", expected ", expected)));
     return true;
   }
   sequence->resume.next_prompt_logprob_index = static_cast<int32_t>(end);
@@ -39,8 +39,8 @@ bool Scheduler::DeliverPromptTokens(int worker_index, ScoredPromptTokens scored)
   return sequence->sink->OnPromptTokens(scored.first_index, std::move(scored.tokens));
 }
 
-bool Scheduler::DeliverTokens(int worker_index, SequenceTokens event, absl::Time now) {
-  Sequence* sequence = FindRunning(worker_index, event.sequence_id);
+bool Scheduler::DeliverTokens(int worker_index, TokensEvent event, absl::Time now) {
+  RoutedSequence* sequence = FindRunning(worker_index, event.sequence_id);
   if (sequence == nullptr || event.tokens.empty()) return true;
   WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   const auto num_tokens = static_cast<int64_t>(event.tokens.size());
@@ -60,21 +60,20 @@ bool Scheduler::DeliverTokens(int worker_index, SequenceTokens event, absl::Time
   return sequence->sink->OnTokens(std::move(event.tokens), now);
 }
 
-void Scheduler::HandleFinished(int worker_index, const FinishedSequence& finished,
-                               absl::Time now) {
-  Sequence* sequence = FindRunning(worker_index, finished.sequence_id);
+void Scheduler::HandleFinished(int worker_index, const FinishedEvent& finished, absl::Time now) {
+  RoutedSequence* sequence = FindRunning(worker_index, finished.sequence_id);
   if (sequence == nullptr) return;
   switch (finished.end) {
-    case SequenceEnd::kStopToken:
-    case SequenceEnd::kLength:
-    case SequenceEnd::kRepetition:
+    case AnswerEnd::kStopToken:
+    case AnswerEnd::kLength:
+    case AnswerEnd::kRepetition:
       Finish(sequence, finished.end, finished.stop_token_id, now);
       return;
-    case SequenceEnd::kCancelled:
+    case AnswerEnd::kCancelled:
       // Not asked for: the worker gives up its sequences, another may have them.
       RequeueAfterLoss(sequence, now);
       return;
-    case SequenceEnd::kError:
+    case AnswerEnd::kError:
       Fail(sequence, WorkerError(finished));
   }
 }

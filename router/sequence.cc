@@ -4,7 +4,7 @@
 
 namespace m1 {
 
-StartCommand MakeStartCommand(const Sequence& sequence) {
+StartCommand MakeStartCommand(const RoutedSequence& sequence) {
   const GenerationRequest& request = sequence.request;
   StartCommand start;
   start.sequence_id = sequence.worker_sequence_id;
@@ -24,9 +24,9 @@ StartCommand MakeStartCommand(const Sequence& sequence) {
   return start;
 }
 
-void RecordTokens(const std::vector<TokenResult>& tokens, Sequence* sequence) {
+void RecordTokens(const std::vector<AnswerToken>& tokens, RoutedSequence* sequence) {
   ResumePoint& resume = sequence->resume;
-  for (const TokenResult& token : tokens) {
+  for (const AnswerToken& token : tokens) {
     resume.emitted_ids.push_back(token.id);
     const bool is_certain = std::exp(static_cast<double>(token.logprob)) > kRepetitionProbability;
     resume.repetition_run = is_certain ? resume.repetition_run + 1 : 0;

@@ -24,10 +24,10 @@ class SequenceSink {
   // A worker was found for the first time.
   virtual void OnStarted(absl::Time now) = 0;
   // False: nothing more can be taken for now; the sequence is freed until Scheduler::Resume.
-  virtual bool OnPromptTokens(int32_t first_index, std::vector<TokenResult> tokens) = 0;
-  virtual bool OnTokens(std::vector<TokenResult> tokens, absl::Time now) = 0;
+  virtual bool OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) = 0;
+  virtual bool OnTokens(std::vector<AnswerToken> tokens, absl::Time now) = 0;
   // The answer is complete. kCancelled: somebody aborted it.
-  virtual void OnFinished(SequenceEnd end, int32_t stop_token_id, absl::Time now) = 0;
+  virtual void OnFinished(AnswerEnd end, int32_t stop_token_id, absl::Time now) = 0;
   // The answer cannot be completed.
   virtual void OnFailed(const absl::Status& status) = 0;
 };
@@ -48,7 +48,7 @@ enum class SequenceState {
   kParked,   // its reader is slow; waits for Resume, on no worker
 };
 
-struct Sequence {
+struct RoutedSequence {
   int64_t arrival_order = 0;  // its id in the router
   GenerationRequest request;
   // Owned together with the call that reads the answer: either may end first.
@@ -57,16 +57,16 @@ struct Sequence {
   SequenceState state = SequenceState::kQueued;
   ResumePoint resume;
   bool was_started = false;
-  int32_t max_new_tokens = 0;              // bounded by the context, since the first start
-  std::optional<WorkerIdentity> identity;  // of the worker that gave the first output
-  int32_t losses_in_a_row = 0;             // workers lost since the last output
+  int32_t max_new_tokens = 0;             // bounded by the context, since the first start
+  std::optional<FleetIdentity> identity;  // of the worker that gave the first output
+  int32_t losses_in_a_row = 0;            // workers lost since the last output
 
   absl::Time arrival_time;
   absl::Time unserved_since;  // kQueued: since when no eligible worker has been ready
 
-  int worker_index = -1;             // kRunning
-  int64_t worker_sequence_id = 0;    // kRunning
-  int64_t outstanding_tokens = 0;    // kRunning: its share of the worker's
+  int worker_index = -1;           // kRunning
+  int64_t worker_sequence_id = 0;  // kRunning
+  int64_t outstanding_tokens = 0;  // kRunning: its share of the worker's
 
   int64_t num_tokens() const {
     return static_cast<int64_t>(request.prompt_ids.size() + resume.emitted_ids.size());
@@ -74,9 +74,9 @@ struct Sequence {
 };
 
 // What starts the sequence, or takes it over, on any worker.
-StartCommand MakeStartCommand(const Sequence& sequence);
+StartCommand MakeStartCommand(const RoutedSequence& sequence);
 
 // Takes new output into the resume point.
-void RecordTokens(const std::vector<TokenResult>& tokens, Sequence* sequence);
+void RecordTokens(const std::vector<AnswerToken>& tokens, RoutedSequence* sequence);
 
 }  // namespace m1

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+
 #include "common/base/status_macros.h"
 
 namespace m1 {
@@ -19,9 +20,9 @@ absl::StatusOr<std::unique_ptr<Vocabulary>> Vocabulary::Load(const std::string& 
   M1_ASSIGN_OR_RETURN(ModelConfig config, LoadModelConfig(model_directory));
   M1_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, Tokenizer::Load(model_directory));
   if (tokenizer->vocab_size() > config.vocab_size) {
-    return absl::DataLossError(absl::StrCat(
-        model_directory, ": the tokenizer has ids up to ", tokenizer->vocab_size() - 1,
-        ", vocab_size in config.json is ", config.vocab_size));
+    return absl::DataLossError(absl::StrCat(model_directory, ": the tokenizer has ids up to ",
+                                            tokenizer->vocab_size() - 1,
+                                            ", vocab_size in config.json is ", config.vocab_size));
   }
   return std::make_unique<Vocabulary>(std::move(config), std::move(tokenizer));
 }

@@ -8,10 +8,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+
 #include "common/model/config.h"
 #include "common/text/chat_template.h"
 #include "common/text/tokenizer.h"
-
 #include "router/answer.h"
 
 namespace m1 {

@@ -22,7 +22,7 @@ class WorkerListener {
   virtual ~WorkerListener() = default;
   // An error refuses the worker: its stream is closed and tried again later.
   virtual absl::Status OnWelcome(int worker_index, const WorkerWelcome& welcome) = 0;
-  virtual void OnStep(int worker_index, StepEvents events) = 0;
+  virtual void OnStep(int worker_index, WorkerEvents events) = 0;
   virtual void OnLost(int worker_index, const absl::Status& status) = 0;
 };
 

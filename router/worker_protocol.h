@@ -12,20 +12,20 @@
 
 namespace m1 {
 
-struct TokenCandidate {
+struct AnswerCandidate {
   int32_t id = 0;
   float logprob = 0.0F;
 };
 
-struct TokenResult {
+struct AnswerToken {
   int32_t id = 0;
   float logprob = 0.0F;
   int32_t rank = 0;
-  std::vector<TokenCandidate> candidates;
+  std::vector<AnswerCandidate> candidates;
 };
 
 // Two workers may replay each other's sequences exactly if their identities are equal.
-struct WorkerIdentity {
+struct FleetIdentity {
   std::string fingerprint;
   std::string weight_format;
   std::string activation_dtype;
@@ -33,7 +33,7 @@ struct WorkerIdentity {
   int32_t numerics_revision = 0;
   int32_t protocol_revision = 0;
 
-  friend bool operator==(const WorkerIdentity& a, const WorkerIdentity& b) = default;
+  friend bool operator==(const FleetIdentity& a, const FleetIdentity& b) = default;
 };
 
 inline constexpr int64_t kKvBlockTokens = 64;
@@ -64,7 +64,7 @@ struct StartCommand {
   int64_t sequence_id = 0;
   std::vector<int32_t> token_ids;  // prompt, then what was generated already
   int32_t prompt_token_count = 0;
-  SamplingParams sampling;
+  RequestSampling sampling;
   int32_t max_new_tokens = 0;
   std::vector<int32_t> stop_token_ids;
   int32_t candidate_count = 0;
@@ -87,36 +87,36 @@ using WorkerCommand = std::variant<StartCommand, CancelCommand, ContinueCommand>
 // --- Events ---
 
 struct WorkerWelcome {
-  WorkerIdentity identity;
+  FleetIdentity identity;
   WorkerLimits limits;
   WorkerCredits credits;
 };
 
-struct SequenceTokens {
+struct TokensEvent {
   int64_t sequence_id = 0;
-  std::vector<TokenResult> tokens;
+  std::vector<AnswerToken> tokens;
 };
 
-struct ScoredPromptTokens {
+struct PromptTokensEvent {
   int64_t sequence_id = 0;
   int32_t first_index = 0;
-  std::vector<TokenResult> tokens;
+  std::vector<AnswerToken> tokens;
 };
 
-enum class SequenceEnd { kStopToken, kLength, kCancelled, kError, kRepetition };
+enum class AnswerEnd { kStopToken, kLength, kCancelled, kError, kRepetition };
 
-struct FinishedSequence {
+struct FinishedEvent {
   int64_t sequence_id = 0;
-  SequenceEnd end = SequenceEnd::kError;
+  AnswerEnd end = AnswerEnd::kError;
   int32_t stop_token_id = 0;   // kStopToken
   int32_t status_code = 0;     // kError: absl::StatusCode
   std::string status_message;  // kError
 };
 
-struct StepEvents {
-  std::vector<SequenceTokens> tokens;
-  std::vector<ScoredPromptTokens> prompt_tokens;
-  std::vector<FinishedSequence> finished;
+struct WorkerEvents {
+  std::vector<TokensEvent> tokens;
+  std::vector<PromptTokensEvent> prompt_tokens;
+  std::vector<FinishedEvent> finished;
   std::vector<int64_t> preempted_sequence_ids;
   std::vector<int64_t> paused_sequence_ids;
   WorkerCredits credits;

@@ -6,19 +6,16 @@
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/exchange/identity.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
-
 #include "router/worker_stream_messages.h"
 
 namespace m1 {
-namespace {
-
-constexpr int32_t kProtocolRevision = 1;
-
-}  // namespace
+namespace {}  // namespace
 
 WorkerStream::WorkerStream(WorkerStreamOptions options, WorkerListener* listener)
     : options_(std::move(options)),
@@ -110,9 +107,8 @@ absl::Status WorkerStream::RunOnce(bool* was_open) {
     takes_commands_ = false;
     context_ = nullptr;
   }
-  absl::Status status = greeting.ok() || greeting.code() == absl::StatusCode::kUnavailable
-                            ? end
-                            : greeting;
+  absl::Status status =
+      greeting.ok() || greeting.code() == absl::StatusCode::kUnavailable ? end : greeting;
   if (status.ok()) status = absl::UnavailableError("the worker ended the stream");
   listener_->OnLost(options_.worker_index, status);
   return status;
@@ -132,9 +128,9 @@ absl::Status WorkerStream::Greet(Stream* stream) {
   }
   const WorkerWelcome welcome = FromProto(event.welcome());
   if (welcome.identity.protocol_revision != kProtocolRevision) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the worker speaks protocol revision ", welcome.identity.protocol_revision,
-                     ", this router ", kProtocolRevision));
+    return absl::FailedPreconditionError(absl::StrCat("the worker speaks protocol revision ",
+                                                      welcome.identity.protocol_revision,
+                                                      ", this router ", kProtocolRevision));
   }
   M1_RETURN_IF_ERROR(listener_->OnWelcome(options_.worker_index, welcome));
   M1_LOG(kInfo) << "event=worker_joined address=" << options_.address

@@ -4,20 +4,20 @@
 // so that a worker that does not read holds up nobody.
 #pragma once
 
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+
 #include <deque>
 #include <memory>
 #include <string>
 #include <thread>
 
-#include <grpcpp/channel.h>
-#include <grpcpp/client_context.h>
-
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+
 #include "common/base/mutex.h"
 #include "m1/v1/attention.grpc.pb.h"
-
 #include "router/worker_link.h"
 
 namespace m1 {

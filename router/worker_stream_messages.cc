@@ -28,12 +28,12 @@ void Fill(const StartCommand& start, v1::Start* proto) {
   proto->set_repetition_run(start.repetition_run);
 }
 
-std::vector<TokenResult> FromProto(
+std::vector<AnswerToken> FromProto(
     const google::protobuf::RepeatedPtrField<v1::TokenResult>& tokens) {
-  std::vector<TokenResult> read;
+  std::vector<AnswerToken> read;
   read.reserve(static_cast<size_t>(tokens.size()));
   for (const v1::TokenResult& token : tokens) {
-    TokenResult& to = read.emplace_back();
+    AnswerToken& to = read.emplace_back();
     to.id = token.id();
     to.logprob = token.logprob();
     to.rank = token.rank();
@@ -47,18 +47,18 @@ std::vector<TokenResult> FromProto(
   return read;
 }
 
-SequenceEnd FromProto(v1::SequenceEnd end) {
+AnswerEnd FromProto(v1::SequenceEnd end) {
   switch (end) {
     case v1::SEQUENCE_END_STOP_TOKEN:
-      return SequenceEnd::kStopToken;
+      return AnswerEnd::kStopToken;
     case v1::SEQUENCE_END_LENGTH:
-      return SequenceEnd::kLength;
+      return AnswerEnd::kLength;
     case v1::SEQUENCE_END_CANCELLED:
-      return SequenceEnd::kCancelled;
+      return AnswerEnd::kCancelled;
     case v1::SEQUENCE_END_REPETITION:
-      return SequenceEnd::kRepetition;
+      return AnswerEnd::kRepetition;
     default:
-      return SequenceEnd::kError;
+      return AnswerEnd::kError;
   }
 }
 
@@ -101,8 +101,8 @@ WorkerWelcome FromProto(const v1::Welcome& welcome) {
   return read;
 }
 
-StepEvents FromProto(const v1::StepResult& step) {
-  StepEvents events;
+WorkerEvents FromProto(const v1::StepResult& step) {
+  WorkerEvents events;
   for (const v1::SequenceTokens& tokens : step.tokens()) {
     events.tokens.push_back({tokens.sequence_id(), FromProto(tokens.tokens())});
   }

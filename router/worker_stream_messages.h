@@ -2,8 +2,8 @@
 #pragma once
 
 #include "absl/status/statusor.h"
-#include "m1/v1/attention.pb.h"
 
+#include "m1/v1/attention.pb.h"
 #include "router/worker_protocol.h"
 
 namespace m1 {
@@ -13,7 +13,7 @@ v1::RunCommand ToProto(const WorkerCommand& command);
 WorkerWelcome FromProto(const v1::Welcome& welcome);
 // What makes no sense (an end without a cause, candidates without logprobs) becomes an error of its
 // sequence, never of the process.
-StepEvents FromProto(const v1::StepResult& step);
+WorkerEvents FromProto(const v1::StepResult& step);
 
 v1::WorkerLimits ToProto(const WorkerLimits& limits);
 
