@@ -1,10 +1,16 @@
 #include "common/rpc/process.h"
 
 #include <signal.h>
+#include <stdlib.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <thread>
+#include <vector>
 
+#include "absl/flags/parse.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 
@@ -29,7 +35,43 @@ int WaitForOne() {
   return signal;
 }
 
+// Abseil ends the process with 1 for bad flags and for --help alike.
+struct ParseExit {
+  bool parsing = true;
+  int code = 2;
+};
+
+void ReplaceExitCode(int, void* arg) {
+  const auto* exit = static_cast<const ParseExit*>(arg);
+  if (!exit->parsing) return;
+  std::fflush(nullptr);
+  _exit(exit->code);
+}
+
 }  // namespace
+
+void ParseFlags(int argc, char** argv) {
+  // Our flags are declared in main.cc only; without this --help would show none.
+  absl::FlagsUsageConfig usage;
+  usage.contains_help_flags = [](absl::string_view file) {
+    return absl::EndsWith(file, "/main.cc");
+  };
+  usage.contains_helpshort_flags = usage.contains_help_flags;
+  absl::SetFlagsUsageConfig(usage);
+  // Lives as long as the process: exit handlers cannot be taken back.
+  auto* const exit = new ParseExit();
+  for (int i = 1; i < argc; ++i) {
+    const absl::string_view word = argv[i];
+    if (absl::StartsWith(word, "--help") || absl::StartsWith(word, "-help")) exit->code = 0;
+  }
+  on_exit(ReplaceExitCode, exit);
+  const std::vector<char*> words = absl::ParseCommandLine(argc, argv);
+  if (words.size() > 1) {
+    std::fprintf(stderr, "ERROR: \"%s\" is not a flag\n", words[1]);
+    ::exit(2);
+  }
+  exit->parsing = false;
+}
 
 absl::Status InitProcess(absl::string_view log_level) {
   const sigset_t signals = TerminationSignals();
@@ -43,6 +85,12 @@ absl::Status InitProcess(absl::string_view log_level) {
   }
   SetLogLevel(level);
   return absl::OkStatus();
+}
+
+bool TerminationRequested() {
+  sigset_t pending;
+  sigpending(&pending);
+  return sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
 }
 
 int WaitForTerminationSignal() {

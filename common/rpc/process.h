@@ -6,7 +6,11 @@
 
 namespace m1 {
 
-// Call first in main, before any thread: blocks SIGTERM and SIGINT (they are taken by
+// absl::ParseCommandLine with our exit codes: bad flags, and words that are no flags, end the
+// process with 2; --help with 0.
+void ParseFlags(int argc, char** argv);
+
+// Call next in main, before any thread: blocks SIGTERM and SIGINT (they are taken by
 // WaitForTerminationSignal), ignores SIGPIPE, switches off abseil's mutex deadlock detector (the
 // distribution's build runs it; it costs microseconds on each of gRPC's locks) and sets the log
 // level. Errors: InvalidArgument naming --log_level.
@@ -15,6 +19,9 @@ absl::Status InitProcess(absl::string_view log_level);
 // Waits for SIGTERM or SIGINT and returns which. From then on a second one ends the process at
 // once, with exit code 1.
 int WaitForTerminationSignal();
+
+// True when one of the two arrived and nobody took it yet: for long work before the wait.
+bool TerminationRequested();
 
 // 0 OK; 2 InvalidArgument (flags, configuration); 3 DataLoss or NotFound (model files); else 1.
 int ExitCodeFor(const absl::Status& status);

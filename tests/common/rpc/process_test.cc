@@ -36,6 +36,34 @@ TEST(ProcessTest, RefusesAnUnknownLogLevel) {
   EXPECT_EQ(ExitCodeOfChild([] { _exit(ExitCodeFor(InitProcess("loud"))); }), 2);
 }
 
+TEST(ProcessTest, BadFlagsEndWithTwoAndHelpWithZero) {
+  const auto parse = [](const char* word) {
+    return ExitCodeOfChild([word] {
+      // The messages go nowhere.
+      if (freopen("/dev/null", "w", stdout) == nullptr ||
+          freopen("/dev/null", "w", stderr) == nullptr) {
+        _exit(98);
+      }
+      char* words[] = {const_cast<char*>("test"), const_cast<char*>(word), nullptr};
+      ParseFlags(word == nullptr ? 1 : 2, words);
+      exit(5);
+    });
+  };
+  EXPECT_EQ(parse("--no_such_flag=1"), 2);
+  EXPECT_EQ(parse("word"), 2);
+  EXPECT_EQ(parse("--help"), 0);
+  EXPECT_EQ(parse(nullptr), 5);
+}
+
+TEST(ProcessTest, SeesASignalThatWaits) {
+  EXPECT_EQ(ExitCodeOfChild([] {
+              if (!InitProcess("error").ok() || TerminationRequested()) _exit(98);
+              kill(getpid(), SIGTERM);
+              _exit(TerminationRequested() ? 0 : 97);
+            }),
+            0);
+}
+
 TEST(ProcessTest, TakesASignalThatCameBeforeTheWait) {
   EXPECT_EQ(ExitCodeOfChild([] {
               if (!InitProcess("error").ok()) _exit(98);
