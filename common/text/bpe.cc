@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <functional>
 #include <queue>
 
 namespace m1 {
@@ -14,24 +15,17 @@ uint64_t PairKey(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
 }
 
-// A merge that was possible when it was queued.
-struct Candidate {
-  int32_t rank;
-  uint32_t position;  // of the left symbol
-  int32_t left;
-  int32_t right;
-
-  bool operator<(
-      const Candidate& other) const {  // std::priority_queue wants the best to be largest
-    return rank != other.rank ? rank > other.rank : position > other.position;
-  }
-};
-
 struct Symbol {
-  int32_t id;  // -1: merged into the one before
+  int32_t id;
+  int32_t rank;  // of the merge with the next symbol; kNoMerge too if this one is merged away
   uint32_t previous;
   uint32_t next;
 };
+
+// A merge that was possible when it was queued: the lowest rank is smallest, then the leftmost.
+uint64_t Candidate(int32_t rank, uint32_t position) {
+  return static_cast<uint64_t>(rank) << 32 | position;
+}
 
 }  // namespace
 
@@ -79,39 +73,34 @@ void BpeMerges::EncodeShort(std::string_view piece, std::vector<int32_t>* ids) c
 void BpeMerges::EncodeLong(std::string_view piece, std::vector<int32_t>* ids) const {
   const auto count = static_cast<uint32_t>(piece.size());
   std::vector<Symbol> symbols(count);
+  std::vector<uint64_t> candidates;
   for (uint32_t i = 0; i < count; ++i) {
-    symbols[i] = {byte_ids_[static_cast<unsigned char>(piece[i])], i - 1, i + 1};
+    symbols[i] = {byte_ids_[static_cast<unsigned char>(piece[i])], kNoMerge, i - 1, i + 1};
+    if (i == 0) continue;
+    Symbol& left = symbols[i - 1];
+    left.rank = Rank(left.id, symbols[i].id);
+    if (left.rank != kNoMerge) candidates.push_back(Candidate(left.rank, i - 1));
   }
-  std::vector<Candidate> initial;
-  const auto candidate_at = [&](uint32_t position) {
-    const int32_t left = symbols[position].id;
-    const int32_t right = symbols[symbols[position].next].id;
-    return Candidate{Rank(left, right), position, left, right};
-  };
-  for (uint32_t i = 0; i + 1 < count; ++i) {
-    if (const Candidate candidate = candidate_at(i); candidate.rank != kNoMerge) {
-      initial.push_back(candidate);
-    }
-  }
-  std::priority_queue<Candidate> queue(std::less<Candidate>(), std::move(initial));
-  const auto push_at = [&](uint32_t position) {
-    if (const Candidate candidate = candidate_at(position); candidate.rank != kNoMerge) {
-      queue.push(candidate);
-    }
+  std::priority_queue<uint64_t, std::vector<uint64_t>, std::greater<>> queue(std::greater<>(),
+                                                                             std::move(candidates));
+  const auto update = [&](uint32_t position) {
+    Symbol& left = symbols[position];
+    left.rank = left.next == count ? kNoMerge : Rank(left.id, symbols[left.next].id);
+    if (left.rank != kNoMerge) queue.push(Candidate(left.rank, position));
   };
   while (!queue.empty()) {
-    const Candidate best = queue.top();
+    const uint64_t best = queue.top();
     queue.pop();
-    Symbol& left = symbols[best.position];
-    if (left.id != best.left || left.next == count || symbols[left.next].id != best.right) continue;
-    left.id = results_[static_cast<size_t>(best.rank)];
-    symbols[left.next].id = -1;
+    const auto position = static_cast<uint32_t>(best);
+    const auto rank = static_cast<int32_t>(best >> 32);
+    Symbol& left = symbols[position];
+    if (left.rank != rank) continue;  // one of the two has merged with another since
+    left.id = results_[static_cast<size_t>(rank)];
+    symbols[left.next].rank = kNoMerge;
     left.next = symbols[left.next].next;
-    if (left.next != count) {
-      symbols[left.next].previous = best.position;
-      push_at(best.position);
-    }
-    if (best.position != 0) push_at(left.previous);
+    if (left.next != count) symbols[left.next].previous = position;
+    update(position);
+    if (position != 0) update(left.previous);
   }
   for (uint32_t i = 0; i != count; i = symbols[i].next) ids->push_back(symbols[i].id);
 }

@@ -1,9 +1,7 @@
 #include "common/text/tokenizer.h"
 
 #include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <iterator>
+#include <cstdio>
 #include <system_error>
 #include <utility>
 
@@ -20,17 +18,27 @@ constexpr size_t kMaxTextBytes = size_t{1} << 30;
 
 absl::string_view AbslView(std::string_view text) { return {text.data(), text.size()}; }
 
+constexpr size_t kMaxFileBytes = 256 << 20;
+
 // Errors: NotFound if there is no such file, DataLoss if it cannot be read.
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    const std::string why = std::system_category().message(errno);
-    if (errno == ENOENT || errno == ENOTDIR)
-      return absl::NotFoundError(absl::StrCat(path, ": ", why));
-    return absl::DataLossError(absl::StrCat(path, ": ", why));
+  const auto error = [&path](int code) {
+    const std::string message = absl::StrCat(path, ": ", std::system_category().message(code));
+    return code == ENOENT || code == ENOTDIR ? absl::NotFoundError(message)
+                                             : absl::DataLossError(message);
+  };
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
+                                                             &std::fclose);
+  if (file == nullptr) return error(errno);
+  std::string text;
+  std::vector<char> buffer(1 << 16);
+  while (const size_t num_bytes = std::fread(buffer.data(), 1, buffer.size(), file.get())) {
+    text.append(buffer.data(), num_bytes);
+    if (text.size() > kMaxFileBytes) {
+      return absl::DataLossError(absl::StrCat(path, ": larger than ", kMaxFileBytes, " bytes"));
+    }
   }
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (file.bad()) return absl::DataLossError(absl::StrCat(path, ": cannot be read"));
+  if (std::ferror(file.get()) != 0) return error(errno);
   return text;
 }
 

@@ -1,0 +1,69 @@
+// How fast the real model's tokenizer encodes on one core, in MB (1e6 bytes) a second, and loads.
+// The texts are the recorded ones, repeated: prose in English, and all of them.
+// Run from the source tree's root.
+#include <algorithm>
+#include <cstdio>
+#include <string>
+
+#include "absl/strings/ascii.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
+#include "common/text/tokenizer.h"
+#include "tests/common/text/golden_rows.h"
+#include "tests/common/text/real_tokenizer.h"
+
+namespace m1 {
+namespace {
+
+constexpr size_t kTextBytes = 8'000'000;
+constexpr int kRuns = 5;
+
+bool IsEnglishProse(const std::string& text) {
+  const auto is_prose = [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return absl::ascii_isalpha(byte) || c == ' ' || c == '.' || c == ',' || c == '\'';
+  };
+  return text.size() > 40 &&
+         std::count_if(text.begin(), text.end(), is_prose) * 100 >
+             static_cast<ptrdiff_t>(text.size()) * 95 &&
+         std::count(text.begin(), text.end(), ' ') * 12 > static_cast<ptrdiff_t>(text.size());
+}
+
+void Report(const char* name, const std::string& unit) {
+  std::string text;
+  while (text.size() < kTextBytes) text += unit;
+  double best = 0;
+  size_t num_tokens = 0;
+  for (int run = 0; run < kRuns; ++run) {
+    const absl::Time start = absl::Now();
+    const auto ids = RealTokenizer().EncodeText(text);
+    const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+    best = std::max(best, static_cast<double>(text.size()) / seconds / 1e6);
+    num_tokens = ids.ok() ? ids->size() : 0;
+  }
+  std::printf("%s: %.1f MB/s (%zu bytes, %zu tokens; a unit of %zu bytes)\n", name, best,
+              text.size(), num_tokens, unit.size());
+}
+
+int Main() {
+  RealTokenizerJson();
+  const absl::Time start = absl::Now();
+  RealTokenizer();
+  std::printf("load: %.2f s\n", absl::ToDoubleSeconds(absl::Now() - start));
+  std::string english;
+  std::string all;
+  for (const JsonValue& row : ReadJsonLines("tests/golden/minimax-m1/tokenization.jsonl")) {
+    const std::string text = *StringAt(row, "text");
+    all += text + "\n";
+    if (IsEnglishProse(text)) english += text + " ";
+  }
+  Report("english", english);
+  Report("all", all);
+  return 0;
+}
+
+}  // namespace
+}  // namespace m1
+
+int main() { return m1::Main(); }
