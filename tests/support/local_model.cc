@@ -3,6 +3,9 @@
 #include <algorithm>
 
 #include "common/base/check.h"
+#include "common/exchange/inproc_exchange.h"
+#include "common/kernels/cpu_backend.h"
+#include "expert_worker/expert_ffn.h"
 #include "tests/support/direct_exchange.h"
 
 namespace m1 {
@@ -15,7 +18,36 @@ SequenceStart Resumed(SequenceStart start, const SequenceResult& result) {
   return start;
 }
 
+std::unique_ptr<KernelBackend> MakeBackend(const LocalModelOptions& options) {
+  if (options.target == "reference") return CreateReferenceBackend();
+  auto backend = CreateCpuBackend({.num_threads = options.threads, .target = options.target});
+  M1_CHECK_MSG(backend.ok(), std::string(backend.status().message()));
+  return *std::move(backend);
+}
+
+ExpertStore MakeStore(const Checkpoint& checkpoint, const std::vector<int32_t>& experts) {
+  const ModelConfig& config = checkpoint.config();
+  auto store = ExpertStore::Create(
+      {config.num_layers, config.num_experts, config.hidden_size, config.expert_intermediate_size},
+      experts,
+      [&](int32_t layer, int32_t expert) { return checkpoint.expert_weights(layer, expert); });
+  M1_CHECK_MSG(store.ok(), std::string(store.status().message()));
+  return *std::move(store);
+}
+
 }  // namespace
+
+struct LocalModel::ExpertWorker {
+  ExpertWorker(const Checkpoint& checkpoint, const std::vector<int32_t>& experts,
+               const LocalModelOptions& options)
+      : store(MakeStore(checkpoint, experts)),
+        backend(MakeBackend(options)),
+        executor(&store, backend.get(), options.activation_dtype) {}
+
+  ExpertStore store;
+  std::unique_ptr<KernelBackend> backend;
+  ExpertFfn executor;
+};
 
 class LocalModel::Collector final : public EventSink {
  public:
@@ -75,9 +107,17 @@ LocalModel::LocalModel(const std::string& directory, const LocalModelOptions& op
   auto checkpoint = Checkpoint::Open(directory);
   M1_CHECK_MSG(checkpoint.ok(), std::string(checkpoint.status().message()));
   checkpoint_ = *std::move(checkpoint);
-  M1_CHECK(options.target == "reference");
-  backend_ = CreateReferenceBackend();
-  exchange_ = std::make_unique<DirectExchange>(checkpoint_.get());
+  backend_ = MakeBackend(options);
+  std::vector<ExpertExecutor*> executors;
+  for (const std::vector<int32_t>& experts : options.shards) {
+    expert_workers_.push_back(std::make_unique<ExpertWorker>(*checkpoint_, experts, options));
+    executors.push_back(&expert_workers_.back()->executor);
+  }
+  if (executors.empty()) {
+    exchange_ = std::make_unique<DirectExchange>(checkpoint_.get());
+  } else {
+    exchange_ = std::make_unique<InprocExchange>(config().num_experts, executors);
+  }
   forward_ = std::make_unique<ForwardPass>(
       checkpoint_->config(), checkpoint_->attention_weights(), backend_.get(), exchange_.get(),
       ForwardOptions{.activation_dtype = options.activation_dtype,

@@ -15,6 +15,8 @@ struct LocalModelOptions {
   DType activation_dtype = DType::kF32;
   std::string target = "reference";  // or one of SupportedCpuTargets()
   int threads = 1;
+  // Experts of each in-process expert worker. Empty: DirectExchange instead.
+  std::vector<std::vector<int32_t>> shards = {};
   StepLimits limits{.max_sequences = 64,
                     .kv_blocks = 2048,
                     .max_context_tokens = 8192,
@@ -52,6 +54,8 @@ class LocalModel {
   const LocalModelOptions options_;
   std::unique_ptr<Checkpoint> checkpoint_;
   std::unique_ptr<KernelBackend> backend_;
+  struct ExpertWorker;
+  std::vector<std::unique_ptr<ExpertWorker>> expert_workers_;
   std::unique_ptr<ExpertExchange> exchange_;
   std::unique_ptr<ForwardPass> forward_;
   std::unique_ptr<Engine> engine_;

@@ -1,0 +1,183 @@
+// The promise: a request's tokens and logprobs are the same bits whatever runs beside it and
+// however it is run.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <numeric>
+#include <random>
+
+#include "common/kernels/cpu_backend.h"
+#include "tests/support/local_model.h"
+
+namespace m1 {
+namespace {
+
+constexpr char kModel[] = "tests/golden/mini-bf16";
+
+std::vector<int32_t> Range(int32_t begin, int32_t end) {
+  std::vector<int32_t> ids(static_cast<size_t>(end - begin));
+  std::iota(ids.begin(), ids.end(), begin);
+  return ids;
+}
+
+LocalModelOptions Options() {
+  LocalModelOptions options;
+  options.activation_dtype = DType::kBf16;
+  options.target = "";
+  options.shards = {Range(0, 32)};
+  return options;
+}
+
+// Greedy and sampled, lengths 1 to 1100.
+std::vector<SequenceStart> Requests() {
+  std::mt19937 random(11);
+  std::vector<SequenceStart> starts;
+  for (const int32_t length :
+       {1, 2, 31, 32, 33, 63, 64, 65, 100, 127, 200, 333, 700, 1100, 5, 40}) {
+    SequenceStart start;
+    for (int32_t i = 0; i < length; ++i) {
+      start.token_ids.push_back(static_cast<int32_t>(random() % 512));
+    }
+    start.prompt_token_count = length;
+    start.max_new_tokens = 20 + static_cast<int32_t>(random() % 30);
+    start.candidate_count = 2;
+    start.prompt_logprobs = starts.size() % 3 == 0;
+    start.sampling.seed = starts.size();
+    if (starts.size() % 2 == 0) {
+      start.sampling.temperature = 0.0F;
+    } else {
+      start.sampling.top_p = starts.size() % 4 == 1 ? 0.95F : 1.0F;
+    }
+    starts.push_back(std::move(start));
+  }
+  return starts;
+}
+
+void ExpectSameTokens(const std::vector<TokenScore>& a, const std::vector<TokenScore>& b,
+                      size_t request) {
+  ASSERT_EQ(a.size(), b.size()) << "request " << request;
+  for (size_t i = 0; i < a.size(); ++i) {
+    ASSERT_EQ(a[i].id, b[i].id) << "request " << request << " token " << i;
+    ASSERT_EQ(std::memcmp(&a[i].logprob, &b[i].logprob, sizeof(float)), 0)
+        << "request " << request << " token " << i << ": " << a[i].logprob << " " << b[i].logprob;
+    ASSERT_EQ(a[i].rank, b[i].rank);
+    ASSERT_EQ(a[i].candidates.size(), b[i].candidates.size());
+    for (size_t c = 0; c < a[i].candidates.size(); ++c) {
+      ASSERT_EQ(a[i].candidates[c].id, b[i].candidates[c].id);
+      ASSERT_EQ(a[i].candidates[c].logprob, b[i].candidates[c].logprob);
+    }
+  }
+}
+
+void ExpectSame(const std::vector<SequenceResult>& a, const std::vector<SequenceResult>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    ExpectSameTokens(a[i].prompt, b[i].prompt, i);
+    ExpectSameTokens(a[i].tokens, b[i].tokens, i);
+    EXPECT_EQ(a[i].finished->end, b[i].finished->end);
+  }
+}
+
+class OneAnswerTest : public testing::Test {
+ protected:
+  // Each request alone, one thread, one expert worker.
+  static const std::vector<SequenceResult>& Alone() {
+    static const std::vector<SequenceResult> results = [] {
+      LocalModel model(kModel, Options());
+      return model.Run(Requests(), /*at_once=*/false);
+    }();
+    return results;
+  }
+};
+
+TEST_F(OneAnswerTest, BatchesAndBudgets) {
+  for (const int32_t budget : {7, 64, 1000}) {
+    LocalModelOptions options = Options();
+    options.limits.max_step_tokens = budget;
+    LocalModel model(kModel, options);
+    ExpectSame(model.Run(Requests()), Alone());
+    std::printf("budget %d: %ld steps, %ld mixed, at most %d rows\n", budget,
+                model.stats().step_count, model.stats().mixed_step_count,
+                model.stats().max_step_rows);
+    EXPECT_GT(model.stats().mixed_step_count, 0);
+  }
+}
+
+TEST_F(OneAnswerTest, PlacementsOfExperts) {
+  const std::vector<std::vector<std::vector<int32_t>>> placements = {
+      {Range(0, 16), Range(16, 32)},
+      {Range(0, 8), Range(8, 16), Range(16, 24), Range(24, 32)},
+      {Range(0, 1), Range(1, 14), Range(14, 32)},
+      {}};  // every pair alone
+  for (const auto& shards : placements) {
+    LocalModelOptions options = Options();
+    options.shards = shards;
+    LocalModel model(kModel, options);
+    ExpectSame(model.Run(Requests()), Alone());
+  }
+}
+
+TEST_F(OneAnswerTest, ThreadsAndInstructionSets) {
+  for (const std::string& target : CompiledCpuTargets()) {
+    const std::vector<std::string> supported = SupportedCpuTargets();
+    if (std::find(supported.begin(), supported.end(), target) == supported.end()) {
+      std::printf("target %s: missing on this machine\n", target.c_str());
+      continue;
+    }
+    for (const int threads : {1, 2}) {
+      LocalModelOptions options = Options();
+      options.target = target;
+      options.threads = threads;
+      LocalModel model(kModel, options);
+      ExpectSame(model.Run(Requests()), Alone());
+    }
+    std::printf("target %s: ran\n", target.c_str());
+  }
+}
+
+// The plain loops: slow, so fewer requests.
+TEST_F(OneAnswerTest, ReferenceKernels) {
+  LocalModelOptions options = Options();
+  options.target = "reference";
+  LocalModel model(kModel, options);
+  std::vector<SequenceStart> starts = Requests();
+  starts.resize(10);
+  ExpectSame(model.Run(starts), {Alone().begin(), Alone().begin() + 10});
+}
+
+TEST_F(OneAnswerTest, Preemption) {
+  std::vector<SequenceStart> starts = Requests();
+  starts.resize(8);
+  for (SequenceStart& start : starts) start.max_new_tokens = 150;
+  LocalModel roomy(kModel, Options());
+  const std::vector<SequenceResult> expected = roomy.Run(starts, /*at_once=*/false);
+  LocalModelOptions options = Options();
+  options.limits.kv_blocks = 17;
+  options.limits.max_step_tokens = 64;
+  LocalModel model(kModel, options);
+  const std::vector<SequenceResult> results = model.Run(starts);
+  ExpectSame(results, expected);
+  EXPECT_GT(model.stats().preemption_count, 0);
+}
+
+TEST_F(OneAnswerTest, AnAnswerScoredAsAPromptHasTheSameLogprobs) {
+  std::vector<SequenceStart> starts = Requests();
+  for (size_t i = 0; i < starts.size(); ++i) {
+    for (const TokenScore& token : Alone()[i].tokens) starts[i].token_ids.push_back(token.id);
+    starts[i].prompt_token_count = static_cast<int32_t>(starts[i].token_ids.size());
+    starts[i].max_new_tokens = 0;
+    starts[i].prompt_logprobs = true;
+  }
+  LocalModel model(kModel, Options());
+  const std::vector<SequenceResult> results = model.Run(starts);
+  for (size_t i = 0; i < starts.size(); ++i) {
+    EXPECT_TRUE(results[i].tokens.empty());
+    ASSERT_EQ(results[i].prompt.size(), starts[i].token_ids.size());
+    const auto answer = static_cast<std::ptrdiff_t>(Alone()[i].tokens.size());
+    ExpectSameTokens({results[i].prompt.end() - answer, results[i].prompt.end()}, Alone()[i].tokens,
+                     i);
+  }
+}
+
+}  // namespace
+}  // namespace m1
