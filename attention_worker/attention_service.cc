@@ -92,8 +92,8 @@ grpc::Status AttentionService::Describe(grpc::ServerContext* /*context*/,
   return grpc::Status::OK;
 }
 
-grpc::Status AttentionService::Run(
-    grpc::ServerContext* context, grpc::ServerReaderWriter<v1::RunEvent, v1::RunCommand>* stream) {
+grpc::Status AttentionService::Run(grpc::ServerContext* context,
+                                   grpc::ServerReaderWriter<v1::RunEvent, v1::RunCommand>* stream) {
   v1::RunCommand command;
   if (!stream->Read(&command)) return grpc::Status::OK;
   if (absl::Status status = CheckHello(command, identity_); !status.ok()) {

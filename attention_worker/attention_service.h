@@ -15,7 +15,8 @@ class AttentionService final : public v1::AttentionWorker::Service {
 
   grpc::Status Describe(grpc::ServerContext* context, const v1::DescribeAttentionRequest* request,
                         v1::DescribeAttentionResponse* response) override;
-  // Takes a thread for reading and one for writing: there are few routers and their streams are long.
+  // Takes a thread for reading and one for writing: there are few routers and their streams are
+  // long.
   grpc::Status Run(grpc::ServerContext* context,
                    grpc::ServerReaderWriter<v1::RunEvent, v1::RunCommand>* stream) override;
 

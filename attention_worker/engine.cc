@@ -66,7 +66,9 @@ void Engine::Drain() {
 
 EngineStats Engine::stats() const {
   MutexLock lock(&stats_mutex_);
-  return stats_;
+  EngineStats stats = stats_;
+  stats.draining = draining_;
+  return stats;
 }
 
 void Engine::Loop() {
@@ -285,7 +287,6 @@ void Engine::Deliver() {
   stats_.used_sequences = static_cast<int32_t>(policy_.num_used_slots());
   stats_.used_kv_blocks = policy_.num_used_blocks();
   stats_.waiting_sequences = policy_.num_waiting();
-  stats_.draining = draining_;
 }
 
 void Engine::UpdateStats(const StepPlan& plan) {

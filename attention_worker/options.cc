@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+
 #include "attention_worker/kv_cache.h"
 #include "common/base/status_macros.h"
 
@@ -25,19 +26,44 @@ absl::Status CheckTimeout(absl::string_view flag, absl::Duration value) {
 
 int64_t BlocksFor(int64_t tokens) { return (tokens + kKvBlockTokens - 1) / kKvBlockTokens; }
 
+absl::StatusOr<int64_t> ContextTokens(const AttentionWorkerOptions& options,
+                                      const ModelConfig& config) {
+  const int64_t most = std::min<int64_t>(config.max_context_tokens, INT32_MAX);
+  if (options.max_context_tokens == 0) return most;
+  if (options.max_context_tokens > most) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--max_context_tokens is ", options.max_context_tokens, ", the model has ", most));
+  }
+  return options.max_context_tokens;
+}
+
+absl::StatusOr<int64_t> KvBlocks(const AttentionWorkerOptions& options, const ModelConfig& config,
+                                 DType activation_dtype, int64_t context_tokens) {
+  // More than every slot at full length is of no use. One block more each: see StepPolicy.
+  const int64_t most =
+      std::min<int64_t>(INT32_MAX, options.max_sequences * (BlocksFor(context_tokens) + 1));
+  const int64_t block_bytes = KvCache::BlockBytes(config, activation_dtype);
+  if (block_bytes == 0) return most;
+  const int64_t bytes = options.kv_bytes == 0 ? kDefaultKvBytes : options.kv_bytes;
+  const int64_t blocks = std::min(most, bytes / block_bytes);
+  if (blocks < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("--kv_bytes is ", bytes, ", one block of ",
+                                                   kKvBlockTokens, " tokens takes ", block_bytes));
+  }
+  return blocks;
+}
+
 }  // namespace
 
 absl::Status Validate(const AttentionWorkerOptions& options) {
   if (options.model.empty()) return absl::InvalidArgumentError("--model is empty");
   if (options.expert_workers.empty()) {
-    return absl::InvalidArgumentError(
-        "--expert_workers is empty, wanted addresses or \"inproc\"");
+    return absl::InvalidArgumentError("--expert_workers is empty, wanted addresses or \"inproc\"");
   }
   M1_RETURN_IF_ERROR(CheckRange("threads", options.threads, 0, 1024));
   M1_RETURN_IF_ERROR(CheckRange("max_sequences", options.max_sequences, 1, 65536));
   M1_RETURN_IF_ERROR(CheckRange("kv_bytes", options.kv_bytes, 0, int64_t{1} << 50));
-  M1_RETURN_IF_ERROR(
-      CheckRange("max_context_tokens", options.max_context_tokens, 0, INT32_MAX));
+  M1_RETURN_IF_ERROR(CheckRange("max_context_tokens", options.max_context_tokens, 0, INT32_MAX));
   M1_RETURN_IF_ERROR(CheckRange("max_step_tokens", options.max_step_tokens, 1, 65536));
   M1_RETURN_IF_ERROR(CheckRange("max_replay_tokens", options.max_replay_tokens, 0, INT32_MAX));
   M1_RETURN_IF_ERROR(CheckTimeout("exchange_timeout", options.exchange_timeout));
@@ -54,32 +80,17 @@ absl::StatusOr<DType> ActivationDType(const std::string& flag, const ModelConfig
       absl::StrCat("--activation_dtype is \"", flag, "\", wanted auto, bf16 or fp32"));
 }
 
-absl::StatusOr<int64_t> ContextTokens(const AttentionWorkerOptions& options,
-                                      const ModelConfig& config) {
-  const int64_t most = std::min<int64_t>(config.max_context_tokens, INT32_MAX);
-  if (options.max_context_tokens == 0) return most;
-  if (options.max_context_tokens > most) {
-    return absl::InvalidArgumentError(absl::StrCat("--max_context_tokens is ",
-                                                   options.max_context_tokens,
-                                                   ", the model has ", most));
-  }
-  return options.max_context_tokens;
-}
-
-absl::StatusOr<int64_t> KvBlocks(const AttentionWorkerOptions& options, const ModelConfig& config,
-                                 DType activation_dtype, int64_t context_tokens) {
-  // More than every slot at full length is of no use. One block more each: see StepPolicy.
-  const int64_t most = std::min<int64_t>(
-      INT32_MAX, options.max_sequences * (BlocksFor(context_tokens) + 1));
-  const int64_t block_bytes = KvCache::BlockBytes(config, activation_dtype);
-  if (block_bytes == 0) return most;
-  const int64_t bytes = options.kv_bytes == 0 ? kDefaultKvBytes : options.kv_bytes;
-  const int64_t blocks = std::min(most, bytes / block_bytes);
-  if (blocks < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("--kv_bytes is ", bytes, ", one block of ",
-                                                   kKvBlockTokens, " tokens takes ", block_bytes));
-  }
-  return blocks;
+absl::StatusOr<StepLimits> Limits(const AttentionWorkerOptions& options, const ModelConfig& config,
+                                  DType activation_dtype) {
+  StepLimits limits{.max_sequences = options.max_sequences,
+                    .kv_blocks = 0,
+                    .max_context_tokens = 0,
+                    .max_step_tokens = options.max_step_tokens,
+                    .max_replay_tokens = options.max_replay_tokens};
+  M1_ASSIGN_OR_RETURN(limits.max_context_tokens, ContextTokens(options, config));
+  M1_ASSIGN_OR_RETURN(limits.kv_blocks,
+                      KvBlocks(options, config, activation_dtype, limits.max_context_tokens));
+  return limits;
 }
 
 }  // namespace m1

@@ -7,14 +7,16 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+
+#include "attention_worker/step_policy.h"
 #include "common/model/config.h"
 #include "common/tensor/dtype.h"
 
 namespace m1 {
 
 struct AttentionWorkerOptions {
-  std::string model;           // checkpoint directory
-  std::string expert_workers;  // addresses, or "inproc": all experts in this process
+  std::string model;                      // checkpoint directory
+  std::string expert_workers;             // addresses, or "inproc": all experts in this process
   std::string activation_dtype = "auto";  // "bf16", "fp32"; "auto": that of the checkpoint
   int32_t threads = 0;                    // compute threads; 0: one per core
   std::string cpu_target;                 // instruction set; "": the best
@@ -23,8 +25,11 @@ struct AttentionWorkerOptions {
   int64_t max_context_tokens = 0;         // prompt + answer; 0: the model's
   int32_t max_step_tokens = 256;          // rows of a step
   int64_t max_replay_tokens = 32768;      // longer sequences are preempted last
-  absl::Duration exchange_timeout = absl::Seconds(10);     // an expert worker that is silent for so long is lost
-  absl::Duration expert_loss_timeout = absl::Seconds(60);  // sequences wait so long for lost experts
+  absl::Duration exchange_timeout =
+      absl::Seconds(10);  // an expert worker that is silent for so long is lost
+  absl::Duration expert_loss_timeout =
+      absl::Seconds(60);                             // sequences wait so long for lost experts
+  absl::Duration drain_timeout = absl::Seconds(30);  // sequences run on so long after SIGTERM
 };
 
 // Errors: InvalidArgument naming the flag, its value and the range.
@@ -33,12 +38,8 @@ absl::Status Validate(const AttentionWorkerOptions& options);
 // Errors: InvalidArgument naming the flag.
 absl::StatusOr<DType> ActivationDType(const std::string& flag, const ModelConfig& config);
 
-// Tokens that one sequence may reach. Errors: InvalidArgument when above the model's.
-absl::StatusOr<int64_t> ContextTokens(const AttentionWorkerOptions& options,
-                                      const ModelConfig& config);
-
-// Blocks of the KV pool. Errors: InvalidArgument naming --kv_bytes when it holds no block.
-absl::StatusOr<int64_t> KvBlocks(const AttentionWorkerOptions& options, const ModelConfig& config,
-                                 DType activation_dtype, int64_t context_tokens);
+// Errors: InvalidArgument naming --max_context_tokens or --kv_bytes.
+absl::StatusOr<StepLimits> Limits(const AttentionWorkerOptions& options, const ModelConfig& config,
+                                  DType activation_dtype);
 
 }  // namespace m1

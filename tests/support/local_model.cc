@@ -118,8 +118,11 @@ LocalModel::LocalModel(const std::string& directory, const LocalModelOptions& op
   } else {
     exchange_ = std::make_unique<InprocExchange>(config().num_experts, executors);
   }
+  if (options.wrap_exchange) exchange_ = options.wrap_exchange(std::move(exchange_));
+  AttentionWeights weights = checkpoint_->attention_weights();
+  if (options.edit_weights) options.edit_weights(weights);
   forward_ = std::make_unique<ForwardPass>(
-      checkpoint_->config(), checkpoint_->attention_weights(), backend_.get(), exchange_.get(),
+      checkpoint_->config(), weights, backend_.get(), exchange_.get(),
       ForwardOptions{.activation_dtype = options.activation_dtype,
                      .max_rows = options.limits.max_step_tokens,
                      .num_kv_blocks = options.limits.kv_blocks,
@@ -128,17 +131,20 @@ LocalModel::LocalModel(const std::string& directory, const LocalModelOptions& op
 
 LocalModel::~LocalModel() = default;
 
-void LocalModel::StartEngine() {
-  if (engine_ != nullptr) return;
-  engine_ = std::make_unique<Engine>(EngineOptions{.limits = options_.limits}, std::move(forward_),
-                                     exchange_.get());
+Engine& LocalModel::engine() {
+  if (engine_ == nullptr) {
+    engine_ =
+        std::make_unique<Engine>(EngineOptions{.limits = options_.limits,
+                                               .expert_loss_timeout = options_.expert_loss_timeout},
+                                 std::move(forward_), exchange_.get());
+  }
+  return *engine_;
 }
 
 std::vector<SequenceResult> LocalModel::Run(const std::vector<SequenceStart>& starts,
                                             bool at_once) {
-  StartEngine();
   auto collector = std::make_shared<Collector>(starts.size());
-  const int64_t client = engine_->AddClient(collector);
+  const int64_t client = engine().AddClient(collector);
   const auto submit = [&](SequenceStart start) {
     M1_CHECK(engine_->Submit(client, std::move(start)).ok());
   };

@@ -1,8 +1,9 @@
 // A whole model in one process without RPC: checkpoint, attention worker's engine and experts.
 #pragma once
 
-#include <map>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,12 @@ struct LocalModelOptions {
   int threads = 1;
   // Experts of each in-process expert worker. Empty: DirectExchange instead.
   std::vector<std::vector<int32_t>> shards = {};
+  // Puts something between the engine and its exchange.
+  std::function<std::unique_ptr<ExpertExchange>(std::unique_ptr<ExpertExchange>)> wrap_exchange =
+      nullptr;
+  // Changes weights before they are used; what they point to must outlive the model.
+  std::function<void(AttentionWeights&)> edit_weights = nullptr;
+  absl::Duration expert_loss_timeout = absl::Seconds(60);
   StepLimits limits{.max_sequences = 64,
                     .kv_blocks = 2048,
                     .max_context_tokens = 8192,
@@ -39,8 +46,10 @@ class LocalModel {
   ~LocalModel();
 
   const ModelConfig& config() const { return checkpoint_->config(); }
-  // Before the first Run only: afterwards the engine owns it.
+  // Before the engine starts only: then it owns the forward pass.
   ForwardPass& forward() { return *forward_; }
+  // Starts it at the first call.
+  Engine& engine();
 
   // Runs the sequences at once, or one after the other; replays what was preempted. Their ids are
   // their indices.
@@ -49,7 +58,6 @@ class LocalModel {
 
  private:
   class Collector;
-  void StartEngine();
 
   const LocalModelOptions options_;
   std::unique_ptr<Checkpoint> checkpoint_;

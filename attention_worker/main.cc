@@ -1,0 +1,272 @@
+// m1-attention-worker: attention layers, recurrent state, KV blocks, gates, LM head and sampling.
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+
+#include "attention_worker/attention_service.h"
+#include "attention_worker/engine.h"
+#include "attention_worker/options.h"
+#include "common/base/log.h"
+#include "common/base/mutex.h"
+#include "common/base/status_macros.h"
+#include "common/exchange/inproc_exchange.h"
+#include "common/kernels/cpu_backend.h"
+#include "common/model/checkpoint.h"
+#include "common/rpc/channel.h"
+#include "common/rpc/grpc_exchange.h"
+#include "common/rpc/identity_proto.h"
+#include "common/rpc/process.h"
+#include "common/rpc/server_runner.h"
+#include "expert_worker/expert_ffn.h"
+
+ABSL_FLAG(std::string, address, "127.0.0.1", "Address to listen on");
+ABSL_FLAG(int32_t, port, 0, "Port to listen on; 0 picks a free one");
+ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace");
+ABSL_FLAG(std::string, model, "", "Checkpoint directory");
+ABSL_FLAG(
+    std::string, expert_workers, "",
+    "Expert workers, comma-separated: host:port, unix:path or dns:///name:port; or \"inproc\": "
+    "all experts in this process");
+ABSL_FLAG(std::string, activation_dtype, "auto", "bf16, fp32, or auto: that of the checkpoint");
+ABSL_FLAG(int32_t, threads, 0, "Compute threads; 0: one per core");
+ABSL_FLAG(std::string, cpu_target, "",
+          "Instruction set: portable, avx2, avx512 or avx512bf16; empty: the best");
+ABSL_FLAG(int32_t, max_sequences, 64, "Sequences that are resident at once");
+ABSL_FLAG(int64_t, kv_bytes, 0, "Bytes of the KV pool; 0: 1 GiB, or less where that is no use");
+ABSL_FLAG(int64_t, max_context_tokens, 0,
+          "Tokens of prompt and answer that a sequence may reach; 0: the model's");
+ABSL_FLAG(int32_t, max_step_tokens, 256, "Rows that a step computes at most");
+ABSL_FLAG(int64_t, max_replay_tokens, 32768,
+          "Longer sequences lose their memory to others last when blocks run out");
+ABSL_FLAG(absl::Duration, exchange_timeout, absl::Seconds(10),
+          "An expert worker that does not answer for so long is lost");
+ABSL_FLAG(absl::Duration, expert_loss_timeout, absl::Seconds(60),
+          "Sequences end with UNAVAILABLE when experts are missing for so long");
+ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
+          "After SIGTERM sequences may run on for so long");
+
+namespace m1 {
+namespace {
+
+AttentionWorkerOptions OptionsFromFlags() {
+  return {.model = absl::GetFlag(FLAGS_model),
+          .expert_workers = absl::GetFlag(FLAGS_expert_workers),
+          .activation_dtype = absl::GetFlag(FLAGS_activation_dtype),
+          .threads = absl::GetFlag(FLAGS_threads),
+          .cpu_target = absl::GetFlag(FLAGS_cpu_target),
+          .max_sequences = absl::GetFlag(FLAGS_max_sequences),
+          .kv_bytes = absl::GetFlag(FLAGS_kv_bytes),
+          .max_context_tokens = absl::GetFlag(FLAGS_max_context_tokens),
+          .max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens),
+          .max_replay_tokens = absl::GetFlag(FLAGS_max_replay_tokens),
+          .exchange_timeout = absl::GetFlag(FLAGS_exchange_timeout),
+          .expert_loss_timeout = absl::GetFlag(FLAGS_expert_loss_timeout),
+          .drain_timeout = absl::GetFlag(FLAGS_drain_timeout)};
+}
+
+// Tells whoever wants to know when the experts within reach changed. Thread-safe.
+class Readiness {
+ public:
+  void Set(std::function<void()> listener) {
+    MutexLock lock(&mutex_);
+    listener_ = std::move(listener);
+  }
+  void Notify() {
+    MutexLock lock(&mutex_);
+    if (listener_) listener_();
+  }
+
+ private:
+  Mutex mutex_;
+  std::function<void()> listener_ ABSL_GUARDED_BY(mutex_);
+};
+
+// All experts in this process, as `--expert_workers inproc` wants them.
+struct LocalExperts {
+  ExpertStore store;
+  std::unique_ptr<KernelBackend> backend;
+  std::unique_ptr<ExpertFfn> executor;
+};
+
+class Worker {
+ public:
+  // Loads the model and starts the engine; the experts may come later.
+  static absl::StatusOr<std::unique_ptr<Worker>> Create(const AttentionWorkerOptions& options);
+  ~Worker() { readiness_.Set(nullptr); }
+
+  absl::Status Serve(const ServerOptions& server_options);
+
+ private:
+  explicit Worker(const AttentionWorkerOptions& options) : options_(options) {}
+  absl::Status Load();
+  absl::Status CreateExchange();
+  absl::Status CreateEngine();
+  absl::StatusOr<std::unique_ptr<KernelBackend>> MakeBackend() const;
+  void Drain(ServerRunner& runner);
+
+  const AttentionWorkerOptions options_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+  DType activation_dtype_ = DType::kBf16;
+  WorkerIdentity identity_;
+  StepLimits limits_;
+  std::unique_ptr<KernelBackend> backend_;
+  std::unique_ptr<LocalExperts> local_experts_;
+  Readiness readiness_;
+  std::unique_ptr<ExpertExchange> exchange_;
+  std::unique_ptr<Engine> engine_;
+};
+
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const AttentionWorkerOptions& options) {
+  std::unique_ptr<Worker> worker(new Worker(options));
+  M1_RETURN_IF_ERROR(worker->Load());
+  M1_RETURN_IF_ERROR(worker->CreateExchange());
+  M1_RETURN_IF_ERROR(worker->CreateEngine());
+  return worker;
+}
+
+// Logs every tenth of the way.
+PrefetchProgress ProgressLog() {
+  return [last_tenth = int64_t{0}](int64_t done_bytes, int64_t total_bytes) mutable {
+    const int64_t tenth = total_bytes == 0 ? 10 : 10 * done_bytes / total_bytes;
+    if (tenth > last_tenth) {
+      M1_LOG(kInfo) << "loading percent=" << 10 * tenth << " bytes=" << done_bytes;
+    }
+    last_tenth = tenth;
+    return true;
+  };
+}
+
+absl::Status Worker::Load() {
+  M1_ASSIGN_OR_RETURN(checkpoint_, Checkpoint::Open(options_.model));
+  const ModelConfig& config = checkpoint_->config();
+  M1_ASSIGN_OR_RETURN(activation_dtype_, ActivationDType(options_.activation_dtype, config));
+  M1_ASSIGN_OR_RETURN(limits_, Limits(options_, config, activation_dtype_));
+  M1_ASSIGN_OR_RETURN(backend_, MakeBackend());
+  M1_RETURN_IF_ERROR(checkpoint_->PrefetchAttention(ProgressLog()));
+  identity_ = {.fingerprint = checkpoint_->fingerprint(),
+               .weight_format = checkpoint_->weight_format(),
+               .activation_dtype = std::string(DTypeName(activation_dtype_)),
+               .device_kind = "cpu",
+               .numerics_revision = kNumericsRevision};
+  M1_LOG(kInfo) << "model loaded directory=" << options_.model
+                << " fingerprint=" << identity_.fingerprint
+                << " activation_dtype=" << identity_.activation_dtype
+                << " kernels=" << backend_->name() << " max_sequences=" << limits_.max_sequences
+                << " kv_blocks=" << limits_.kv_blocks
+                << " max_context_tokens=" << limits_.max_context_tokens
+                << " max_step_tokens=" << limits_.max_step_tokens;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<KernelBackend>> Worker::MakeBackend() const {
+  const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  return CreateCpuBackend({.num_threads = options_.threads == 0 ? cores : options_.threads,
+                           .target = options_.cpu_target});
+}
+
+absl::Status Worker::CreateExchange() {
+  const ModelConfig& config = checkpoint_->config();
+  if (options_.expert_workers != "inproc") {
+    M1_ASSIGN_OR_RETURN(std::vector<std::string> addresses,
+                        ParseAddressList(options_.expert_workers));
+    GrpcExchangeOptions exchange;
+    exchange.addresses = std::move(addresses);
+    exchange.peer.identity = identity_;
+    exchange.peer.num_experts = config.num_experts;
+    exchange.peer.exchange_timeout = options_.exchange_timeout;
+    exchange.loss_timeout = options_.expert_loss_timeout;
+    exchange.on_change = [this] { readiness_.Notify(); };
+    M1_ASSIGN_OR_RETURN(exchange_, GrpcExchange::Create(exchange));
+    return absl::OkStatus();
+  }
+  std::vector<int32_t> experts(static_cast<size_t>(config.num_experts));
+  std::iota(experts.begin(), experts.end(), 0);
+  M1_RETURN_IF_ERROR(checkpoint_->PrefetchExperts(experts, ProgressLog()));
+  const ExpertModelShape shape{config.num_layers, config.num_experts, config.hidden_size,
+                               config.expert_intermediate_size};
+  M1_ASSIGN_OR_RETURN(ExpertStore store,
+                      ExpertStore::Create(shape, experts, [this](int32_t layer, int32_t expert) {
+                        return checkpoint_->expert_weights(layer, expert);
+                      }));
+  M1_ASSIGN_OR_RETURN(std::unique_ptr<KernelBackend> backend, MakeBackend());
+  local_experts_ = std::unique_ptr<LocalExperts>(
+      new LocalExperts{std::move(store), std::move(backend), nullptr});
+  local_experts_->executor = std::make_unique<ExpertFfn>(
+      &local_experts_->store, local_experts_->backend.get(), activation_dtype_);
+  exchange_ = std::make_unique<InprocExchange>(
+      config.num_experts, std::vector<ExpertExecutor*>{local_experts_->executor.get()});
+  return absl::OkStatus();
+}
+
+absl::Status Worker::CreateEngine() {
+  auto forward = std::make_unique<ForwardPass>(
+      checkpoint_->config(), checkpoint_->attention_weights(), backend_.get(), exchange_.get(),
+      ForwardOptions{.activation_dtype = activation_dtype_,
+                     .max_rows = limits_.max_step_tokens,
+                     .num_kv_blocks = limits_.kv_blocks,
+                     .num_state_slots = limits_.max_sequences});
+  engine_ = std::make_unique<Engine>(
+      EngineOptions{.limits = limits_, .expert_loss_timeout = options_.expert_loss_timeout},
+      std::move(forward), exchange_.get());
+  return absl::OkStatus();
+}
+
+absl::Status Worker::Serve(const ServerOptions& server_options) {
+  AttentionService service(ToProto(identity_), limits_, engine_.get(), exchange_.get());
+  M1_ASSIGN_OR_RETURN(std::unique_ptr<ServerRunner> runner,
+                      ServerRunner::Start(server_options, {&service}));
+  const auto update = [this, &runner] {
+    runner->SetServing(exchange_->MissingExperts().empty() && !engine_->stats().draining);
+    engine_->Wake();
+  };
+  readiness_.Set(update);
+  update();
+  runner->WaitForSignal();
+  Drain(*runner);
+  readiness_.Set(nullptr);
+  return absl::OkStatus();
+}
+
+void Worker::Drain(ServerRunner& runner) {
+  runner.SetServing(false);
+  engine_->Drain();
+  const absl::Time deadline = absl::Now() + options_.drain_timeout;
+  const auto busy = [this] {
+    const EngineStats stats = engine_->stats();
+    return stats.used_sequences > 0 || stats.waiting_sequences > 0;
+  };
+  while (busy() && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(20));
+  runner.Shutdown(absl::Seconds(1));
+}
+
+int Main() {
+  if (absl::Status status = InitProcess(absl::GetFlag(FLAGS_log_level)); !status.ok()) {
+    return ExitWith(status);
+  }
+  const AttentionWorkerOptions options = OptionsFromFlags();
+  if (absl::Status status = Validate(options); !status.ok()) return ExitWith(status);
+  absl::StatusOr<std::unique_ptr<Worker>> worker = Worker::Create(options);
+  if (!worker.ok()) return ExitWith(worker.status());
+  return ExitWith((*worker)->Serve(
+      {.address = absl::GetFlag(FLAGS_address), .port = absl::GetFlag(FLAGS_port)}));
+}
+
+}  // namespace
+}  // namespace m1
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage(
+      "Runs the attention layers of a MiniMax-M1 checkpoint.\n"
+      "m1-attention-worker --port P --model DIR --expert_workers ADDR,...");
+  absl::ParseCommandLine(argc, argv);
+  return m1::Main();
+}

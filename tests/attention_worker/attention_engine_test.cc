@@ -1,0 +1,313 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "attention_worker/engine.h"
+#include "tests/support/local_model.h"
+
+namespace m1 {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kModel[] = "tests/golden/shared-fp32";
+
+// Passes everything on, loses experts or fails when told.
+class FaultyExchange final : public ExpertExchange {
+ public:
+  struct Faults {
+    std::atomic<bool> missing = false;
+    std::atomic<bool> fail_combine = false;
+  };
+  FaultyExchange(std::unique_ptr<ExpertExchange> inner, Faults* faults)
+      : inner_(std::move(inner)), faults_(faults) {}
+
+  absl::Status Dispatch(const DispatchBatch& batch) override { return inner_->Dispatch(batch); }
+  absl::Status Combine() override {
+    if (faults_->fail_combine) return absl::UnavailableError("experts 3 have no host");
+    return inner_->Combine();
+  }
+  std::vector<int32_t> MissingExperts() const override {
+    return faults_->missing ? std::vector<int32_t>{3, 5} : std::vector<int32_t>{};
+  }
+  std::vector<ExpertPeer> Peers() const override { return {}; }
+  void Shutdown() override {}
+
+ private:
+  std::unique_ptr<ExpertExchange> inner_;
+  Faults* faults_;
+};
+
+// Keeps everything, waits for what a test expects.
+class RecordingSink final : public EventSink {
+ public:
+  void OnStep(const StepEvents& events) override {
+    MutexLock lock(&mutex_);
+    for (const ScoredTokens& scored : events.tokens) {
+      tokens_.insert(tokens_.end(), scored.tokens.begin(), scored.tokens.end());
+    }
+    finished_.insert(finished_.end(), events.finished.begin(), events.finished.end());
+    num_paused_ += events.paused_sequence_ids.size();
+    num_preempted_ += events.preempted_sequence_ids.size();
+    credits_ = events.credits;
+    changed_.SignalAll();
+  }
+
+  // Waits until `condition` of this sink holds.
+  void WaitFor(const std::function<bool(const RecordingSink&)>& condition) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(60);
+    MutexLock lock(&mutex_);
+    while (!condition(*this)) {
+      ASSERT_TRUE(changed_.WaitUntil(&mutex_, deadline)) << "timed out";
+    }
+  }
+  void WaitForFinished(size_t count) {
+    WaitFor([count](const RecordingSink& sink)
+                ABSL_NO_THREAD_SAFETY_ANALYSIS { return sink.finished_.size() >= count; });
+  }
+
+  std::vector<TokenScore> tokens() const {
+    MutexLock lock(&mutex_);
+    return tokens_;
+  }
+  std::vector<FinishedSequence> finished() const {
+    MutexLock lock(&mutex_);
+    return finished_;
+  }
+
+  mutable Mutex mutex_;
+  CondVar changed_;
+  std::vector<TokenScore> tokens_ ABSL_GUARDED_BY(mutex_);
+  std::vector<FinishedSequence> finished_ ABSL_GUARDED_BY(mutex_);
+  size_t num_paused_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t num_preempted_ ABSL_GUARDED_BY(mutex_) = 0;
+  Credits credits_ ABSL_GUARDED_BY(mutex_);
+};
+
+SequenceStart Greedy(int64_t id, int32_t max_new_tokens) {
+  SequenceStart start;
+  start.sequence_id = id;
+  start.token_ids = {5, 6, 7, 8};
+  start.prompt_token_count = 4;
+  start.sampling.temperature = 0.0F;
+  start.max_new_tokens = max_new_tokens;
+  return start;
+}
+
+class EngineTest : public testing::Test {
+ protected:
+  void Create(LocalModelOptions options = {}) {
+    options.wrap_exchange = [this](std::unique_ptr<ExpertExchange> inner) {
+      return std::make_unique<FaultyExchange>(std::move(inner), &faults_);
+    };
+    model_ = std::make_unique<LocalModel>(kModel, options);
+    client_ = model_->engine().AddClient(sink_);
+  }
+  void Submit(SequenceCommand command) {
+    ASSERT_TRUE(model_->engine().Submit(client_, std::move(command)).ok());
+  }
+  void WaitForPauses(size_t count) {
+    sink_->WaitFor([count](const RecordingSink& sink)
+                       ABSL_NO_THREAD_SAFETY_ANALYSIS { return sink.num_paused_ >= count; });
+  }
+  void WaitUntilUnused() {
+    const absl::Time deadline = absl::Now() + absl::Seconds(30);
+    while (model_->stats().used_sequences + model_->stats().waiting_sequences > 0) {
+      ASSERT_LT(absl::Now(), deadline);
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+  }
+
+  FaultyExchange::Faults faults_;
+  std::shared_ptr<RecordingSink> sink_ = std::make_shared<RecordingSink>();
+  std::unique_ptr<LocalModel> model_;
+  int64_t client_ = 0;
+};
+
+TEST_F(EngineTest, PausesAndFedTokensChangeNothing) {
+  Create();
+  Submit(Greedy(1, 12));
+  sink_->WaitForFinished(1);
+  const std::vector<TokenScore> expected = sink_->tokens();
+  ASSERT_EQ(expected.size(), 12U);
+
+  SequenceStart pausing = Greedy(2, 12);
+  pausing.pause_at_generated_count = 3;
+  Submit(pausing);
+  WaitForPauses(1);
+  EXPECT_EQ(sink_->tokens().size(), 15U);
+  Submit(ContinueSequence{.sequence_id = 2, .pause_at_generated_count = 5});
+  WaitForPauses(2);
+  EXPECT_EQ(sink_->tokens().size(), 17U);
+  // What it would have said is fed to it: the same tokens with the same logprobs come back.
+  Submit(TakeTokens{.sequence_id = 2,
+                    .token_ids = {expected[5].id, expected[6].id, expected[7].id},
+                    .pause_at_generated_count = 0});
+  sink_->WaitForFinished(2);
+  const std::vector<TokenScore> all = sink_->tokens();
+  ASSERT_EQ(all.size(), 24U);
+  for (size_t i = 0; i < 12; ++i) {
+    EXPECT_EQ(all[12 + i].id, expected[i].id) << i;
+    EXPECT_EQ(all[12 + i].logprob, expected[i].logprob) << i;
+  }
+}
+
+TEST_F(EngineTest, ResumePointsGoOn) {
+  Create();
+  Submit(Greedy(1, 12));
+  sink_->WaitForFinished(1);
+  const std::vector<TokenScore> expected = sink_->tokens();
+  // At its pause, after its end, and in the middle.
+  SequenceStart at_pause = Greedy(2, 12);
+  at_pause.token_ids.push_back(expected[0].id);
+  at_pause.pause_at_generated_count = 1;
+  Submit(at_pause);
+  WaitForPauses(1);
+  Submit(ContinueSequence{.sequence_id = 2, .pause_at_generated_count = 0});
+  sink_->WaitForFinished(2);
+  const std::vector<TokenScore> all = sink_->tokens();
+  ASSERT_EQ(all.size(), 23U);
+  for (size_t i = 1; i < 12; ++i) EXPECT_EQ(all[11 + i].logprob, expected[i].logprob);
+  SequenceStart at_end = Greedy(3, 2);
+  at_end.token_ids.push_back(expected[0].id);
+  at_end.token_ids.push_back(expected[1].id);
+  Submit(at_end);
+  sink_->WaitForFinished(3);
+  EXPECT_EQ(sink_->tokens().size(), 23U);
+  EXPECT_EQ(sink_->finished()[2].end, SequenceEnd::kLength);
+}
+
+TEST_F(EngineTest, StopTokensEnd) {
+  Create();
+  Submit(Greedy(1, 12));
+  sink_->WaitForFinished(1);
+  SequenceStart stopping = Greedy(2, 12);
+  stopping.stop_token_ids = {sink_->tokens()[4].id};
+  Submit(stopping);
+  sink_->WaitForFinished(2);
+  const FinishedSequence finished = sink_->finished()[1];
+  EXPECT_EQ(finished.end, SequenceEnd::kStopToken);
+  EXPECT_EQ(finished.stop_token_id, sink_->tokens()[4].id);
+  EXPECT_LE(sink_->tokens().size(), 17U);
+}
+
+TEST_F(EngineTest, CancelAndDepartureFreeMemory) {
+  Create();
+  Submit(Greedy(1, 4000));
+  sink_->WaitFor([](const RecordingSink& sink)
+                     ABSL_NO_THREAD_SAFETY_ANALYSIS { return !sink.tokens_.empty(); });
+  Submit(CancelSequence{.sequence_id = 1});
+  sink_->WaitForFinished(1);
+  EXPECT_EQ(sink_->finished()[0].end, SequenceEnd::kCancelled);
+  WaitUntilUnused();
+  for (int64_t id = 2; id < 10; ++id) Submit(Greedy(id, 4000));
+  model_->engine().RemoveClient(client_);
+  WaitUntilUnused();
+  EXPECT_EQ(model_->stats().used_kv_blocks, 0);
+}
+
+TEST_F(EngineTest, BadCommandsGetAnErrorEach) {
+  Create();
+  SequenceStart bad_id = Greedy(1, 5);
+  bad_id.token_ids[2] = 1 << 20;
+  Submit(bad_id);
+  Submit(Greedy(2, 1 << 30));
+  SequenceStart no_prompt = Greedy(3, 5);
+  no_prompt.prompt_token_count = 9;
+  Submit(no_prompt);
+  Submit(Greedy(4, 4000));
+  Submit(Greedy(4, 4000));
+  Submit(ContinueSequence{.sequence_id = 77});  // unknown: ignored
+  sink_->WaitForFinished(4);
+  const std::vector<FinishedSequence> finished = sink_->finished();
+  EXPECT_THAT(finished[0].status.message(), HasSubstr("token id 1048576 is outside"));
+  EXPECT_THAT(finished[1].status.message(), HasSubstr("exceeds the worker's context"));
+  EXPECT_THAT(finished[2].status.message(), HasSubstr("prompt_token_count 9 of 4"));
+  EXPECT_EQ(finished[3].status.code(), absl::StatusCode::kAlreadyExists);
+  Submit(TakeTokens{.sequence_id = 4, .token_ids = {1}});
+  sink_->WaitForFinished(5);
+  EXPECT_THAT(sink_->finished()[4].status.message(), HasSubstr("not paused"));
+}
+
+TEST_F(EngineTest, WaitsForMissingExperts) {
+  faults_.missing = true;
+  Create();
+  Submit(Greedy(1, 5));
+  absl::SleepFor(absl::Milliseconds(50));
+  EXPECT_EQ(model_->stats().step_count, 0);
+  faults_.missing = false;
+  model_->engine().Wake();
+  sink_->WaitForFinished(1);
+  EXPECT_EQ(sink_->finished()[0].end, SequenceEnd::kLength);
+}
+
+TEST_F(EngineTest, ExpertsThatStayAwayEndSequences) {
+  faults_.missing = true;
+  LocalModelOptions options;
+  options.expert_loss_timeout = absl::Milliseconds(50);
+  Create(options);
+  Submit(Greedy(1, 5));
+  sink_->WaitForFinished(1);
+  EXPECT_EQ(sink_->finished()[0].status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(sink_->finished()[0].status.message(), HasSubstr("3,5"));
+}
+
+TEST_F(EngineTest, AFailedStepEndsItsSequencesOnly) {
+  Create();
+  faults_.fail_combine = true;
+  Submit(Greedy(1, 5));
+  sink_->WaitForFinished(1);
+  EXPECT_EQ(sink_->finished()[0].status.code(), absl::StatusCode::kUnavailable);
+  faults_.fail_combine = false;
+  Submit(Greedy(2, 5));
+  sink_->WaitForFinished(2);
+  EXPECT_EQ(sink_->finished()[1].end, SequenceEnd::kLength);
+  EXPECT_EQ(sink_->tokens().size(), 5U);
+}
+
+TEST_F(EngineTest, NonFiniteLogitsEndTheirSequence) {
+  Tensor norm(DType::kF32, {80});
+  for (int i = 0; i < 80; ++i) {
+    norm.data_as<float>()[i] = std::numeric_limits<float>::quiet_NaN();
+  }
+  LocalModelOptions options;
+  options.edit_weights = [&](AttentionWeights& weights) { weights.final_norm = norm.view(); };
+  Create(options);
+  Submit(Greedy(1, 5));
+  sink_->WaitForFinished(1);
+  EXPECT_EQ(sink_->finished()[0].status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(sink_->finished()[0].status.message(), HasSubstr("not finite"));
+  Submit(Greedy(2, 5));
+  sink_->WaitForFinished(2);
+}
+
+TEST_F(EngineTest, ClientsShareCredits) {
+  Create();
+  const auto wait_for_credits = [](RecordingSink& sink, int64_t started, int32_t slots) {
+    sink.WaitFor([=](const RecordingSink& s) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      return s.credits_.ready && s.credits_.handled_start_count == started &&
+             s.credits_.state_slots == slots;
+    });
+  };
+  wait_for_credits(*sink_, 0, 64);
+  auto other = std::make_shared<RecordingSink>();
+  model_->engine().AddClient(other);
+  wait_for_credits(*sink_, 0, 32);
+  wait_for_credits(*other, 0, 32);
+  SequenceStart start = Greedy(1, 3);
+  start.pause_at_generated_count = 1;
+  Submit(start);
+  WaitForPauses(1);
+  Submit(CancelSequence{.sequence_id = 1});
+  wait_for_credits(*sink_, 1, 32);
+  model_->engine().Drain();
+  sink_->WaitFor([](const RecordingSink& s)
+                     ABSL_NO_THREAD_SAFETY_ANALYSIS { return !s.credits_.ready; });
+}
+
+}  // namespace
+}  // namespace m1
