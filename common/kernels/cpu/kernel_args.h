@@ -189,6 +189,9 @@ struct LightningAttentionArgs {
   const LightningPart* parts;
 };
 
+// Sums that the loop of multiplications keeps in flight, of 16 lanes each.
+inline constexpr int kLoopSums = 12;
+
 enum class ExactFunction : uint8_t { kExp, kLog, kSigmoid, kSilu };
 
 }  // namespace m1

@@ -24,6 +24,7 @@ const KernelTable kKernels = {
     .lightning_attention = LightningAttention,
     .exact_function = ExactFunctionOf,
     .pair_step_is_exact = PairStepIsExact,
+    .multiply_loop = MultiplyLoop,
 };
 
 }  // namespace m1::M1_SIMD_NAMESPACE

@@ -34,6 +34,9 @@ struct KernelTable {
   // Whether the pair step equals two fused multiply-adds on random lanes, infinities and
   // subnormals among them.
   bool (*pair_step_is_exact)();
+  // The fastest multiplications there are: each step adds 1 * 1 to kLoopSums * 16 sums, twice if
+  // `in_pairs`. Writes 16 floats.
+  void (*multiply_loop)(bool in_pairs, int64_t steps, float* out);
 };
 
 // One per compiled target, defined by kernel_table.cc.

@@ -58,6 +58,21 @@ void ExactFunctionOf(ExactFunction function, const float* x, float* out, int64_t
   });
 }
 
+void MultiplyLoop(bool in_pairs, int64_t steps, float* out) {
+  F32x16 sums[kLoopSums];
+  for (F32x16& sum : sums) sum = Zero();
+  const uint16_t pair[2] = {0x3f80, 0x3f80};
+  const F32x16 one = Set(1.0f);
+  const Bf16x32 ones = SetPairs(pair);
+  for (int64_t step = 0; step < steps; ++step) {
+    M1_UNROLL
+    for (F32x16& sum : sums) sum = in_pairs ? Dot(sum, ones, ones) : Fma(one, one, sum);
+  }
+  F32x16 total = Zero();
+  for (const F32x16& sum : sums) total = Add(total, sum);
+  Store(total, out);
+}
+
 bool PairStepIsExact() {
   Random random;
   for (int64_t lane = 0; lane < kRandomLanes; lane += 16) {
