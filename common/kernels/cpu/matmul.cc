@@ -1,6 +1,7 @@
 // Register tiles of kTileRows x kTileColumns sums of 16 lanes. The K of a column tile is cut into
 // slices that fit the first-level cache and serve every row of the block in turn; the lanes wait in
-// `carry` between slices, so that each sum sees one order whatever the blocking.
+// `carry` between slices, so that each sum sees one order whatever the blocking. While the first
+// rows pass, the next tile of w is fetched into the second-level cache.
 #include "common/kernels/cpu/matmul.h"
 
 #include "common/kernels/cpu/act.h"
@@ -9,8 +10,8 @@ namespace m1::M1_SIMD_NAMESPACE {
 namespace {
 
 constexpr int kColumns = kTileColumns;
-constexpr int64_t kSliceBytes = 4096;  // of one row: 8 rows of a tile take 32 KiB of 48
-constexpr int64_t kBlockBytes = 512 * 1024;
+constexpr int64_t kSliceBytes = 4096;        // of one row: the 10 rows of a tile take 40 KiB of 48
+constexpr int64_t kBlockBytes = 800 * 1024;  // of x, in a second-level cache of 1 MiB or more
 
 // The k axis of one call, and the part of it that is multiplied now.
 struct Slice {
@@ -22,13 +23,16 @@ struct Slice {
 
 template <int kRows, typename X, typename W>
 inline void AddSlice(const X* const (&x)[kRows], const W* const (&w)[kColumns], const Slice& slice,
-                     F32x16 (&sums)[kRows][kColumns]) {
+                     int64_t ahead, F32x16 (&sums)[kRows][kColumns]) {
   using Op = typename Operand<X, W>::Type;
   int64_t k = slice.begin;
   for (; k + 32 <= slice.end; k += 32) {
     Op b[kColumns];
     M1_UNROLL
-    for (int c = 0; c < kColumns; ++c) b[c] = Load32<Op, W>::Whole(w[c] + k);
+    for (int c = 0; c < kColumns; ++c) {
+      b[c] = Load32<Op, W>::Whole(w[c] + k);
+      if (ahead > 0) __builtin_prefetch(w[c] + k + ahead, 0, 2);
+    }
     M1_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const Op a = Load32<Op, X>::Whole(x[r] + k);
@@ -52,15 +56,13 @@ inline void AddSlice(const X* const (&x)[kRows], const W* const (&w)[kColumns], 
 // The trees of one row's sums; the first `n` are stored.
 inline void StoreSums(const F32x16 (&sums)[kColumns], float* to, int64_t n) {
   float row[kColumns];
-  if constexpr (kColumns % 4 == 0) {
-    M1_UNROLL
-    for (int c = 0; c < kColumns; c += 4) {
-      ReduceTrees4(sums[c], sums[c + 1], sums[c + 2], sums[c + 3], row + c);
-    }
-  } else {
-    M1_UNROLL
-    for (int c = 0; c < kColumns; ++c) row[c] = ReduceTree(sums[c]);
+  constexpr int kInFours = kColumns / 4 * 4;
+  M1_UNROLL
+  for (int c = 0; c < kInFours; c += 4) {
+    ReduceTrees4(sums[c], sums[c + 1], sums[c + 2], sums[c + 3], row + c);
   }
+  M1_UNROLL
+  for (int c = kInFours; c < kColumns; ++c) row[c] = ReduceTree(sums[c]);
   for (int64_t c = 0; c < n; ++c) to[c] = row[c];
 }
 
@@ -71,6 +73,7 @@ struct ColumnTile {
   const W* w[kColumns];
   int64_t k;
   int64_t num_columns;  // valid ones; the other pointers repeat the last
+  int64_t ahead;        // elements from w to the next tile's, 0 for the last
   float* sums;          // of row 0 and the tile's first column
   int64_t stride;
 };
@@ -86,7 +89,7 @@ inline void MultiplyTile(const ColumnTile<X, W>& tile, int64_t row, const Slice&
     M1_UNROLL
     for (int c = 0; c < kColumns; ++c) sums[r][c] = slice.first ? Zero() : carry[row + r][c];
   }
-  AddSlice<kRows>(x, tile.w, slice, sums);
+  AddSlice<kRows>(x, tile.w, slice, row == 0 ? tile.ahead : 0, sums);
   M1_UNROLL
   for (int r = 0; r < kRows; ++r) {
     if (slice.last) {
@@ -119,13 +122,14 @@ void MultiplyColumnTile(const ColumnTile<X, W>& tile, int64_t num_rows) {
 template <typename X, typename W>
 void Multiply(const X* x, const W* w, int64_t k, Range rows, Range columns, float* sums,
               int64_t stride) {
-  ColumnTile<X, W> tile{x + rows.begin * k, {}, k, 0, nullptr, stride};
+  ColumnTile<X, W> tile{x + rows.begin * k, {}, k, 0, 0, nullptr, stride};
   for (int64_t column = columns.begin; column < columns.end; column += kColumns) {
     const int64_t left = columns.end - column;
     tile.num_columns = left < kColumns ? left : kColumns;
     for (int64_t c = 0; c < kColumns; ++c) {
       tile.w[c] = w + (column + (c < tile.num_columns ? c : tile.num_columns - 1)) * k;
     }
+    tile.ahead = left > kColumns ? kColumns * k : 0;
     tile.sums = sums + (column - columns.begin);
     MultiplyColumnTile(tile, rows.end - rows.begin);
   }

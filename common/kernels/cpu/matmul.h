@@ -8,7 +8,7 @@ namespace m1::M1_SIMD_NAMESPACE {
 
 // Rows and columns that a caller passes at once are at most these.
 inline constexpr int64_t kMaxBlockRows = 64;
-inline constexpr int64_t kBlockColumns = 64;
+inline constexpr int64_t kBlockColumns = 96;
 
 // Rows of x, k elements each, that stay in the second-level cache while all of w goes by.
 int64_t BlockRows(const ActIn& x, int64_t k);

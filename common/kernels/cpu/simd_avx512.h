@@ -16,9 +16,10 @@ struct Mask16 {
   __mmask16 v;
 };
 
-// Register tile of a product: rows of x by rows of w.
+// Register tile of a product: rows of x by rows of w. Without the bf16 dot product a row of w takes
+// two registers.
 inline constexpr int kTileRows = 4;
-inline constexpr int kTileColumns = 4;
+inline constexpr int kTileColumns = M1_SIMD_ID == M1_SIMD_ID_avx512bf16 ? 6 : 4;
 
 inline __mmask16 FirstLanes(int64_t n) {
   return static_cast<__mmask16>(n >= 16 ? 0xffffU : n <= 0 ? 0U : (1U << n) - 1U);
