@@ -4,6 +4,8 @@
 #include <string>
 #include <utility>
 
+#include <google/protobuf/stubs/logging.h>
+
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
@@ -104,5 +106,7 @@ int main(int argc, char** argv) {
   absl::ParseCommandLine(argc, argv);
   const absl::Status status = m1::InitProcess(absl::GetFlag(FLAGS_log_level));
   if (!status.ok()) return m1::ExitWith(status);
+  // A client's malformed request is the client's news, not a line in our log.
+  google::protobuf::SetLogHandler(nullptr);
   return m1::Run();
 }
