@@ -24,6 +24,8 @@ constexpr size_t kMatchStepsPerByte = 16;
 constexpr uint32_t kHeapLimitKib = 64 << 10;  // of the interpreter, where there is no JIT
 constexpr size_t kJitStackStartBytes = 32 << 10;
 constexpr size_t kJitStackBytes = 1 << 20;
+// Making a stack costs some 8 us; for short texts the 32 KiB that PCRE2 takes by itself do.
+constexpr size_t kMaxBytesWithoutStack = 256;
 
 struct FreePcre2 {
   void operator()(pcre2_code* p) const { pcre2_code_free(p); }
@@ -46,7 +48,9 @@ struct MatchState {
   explicit MatchState(size_t num_bytes)
       : data(pcre2_match_data_create(1, nullptr)),
         context(pcre2_match_context_create(nullptr)),
-        jit_stack(pcre2_jit_stack_create(kJitStackStartBytes, kJitStackBytes, nullptr)) {
+        jit_stack(num_bytes > kMaxBytesWithoutStack
+                      ? pcre2_jit_stack_create(kJitStackStartBytes, kJitStackBytes, nullptr)
+                      : nullptr) {
     const size_t limit = std::clamp<size_t>(num_bytes, kMinMatchLimit / kMatchStepsPerByte,
                                             UINT32_MAX / kMatchStepsPerByte) *
                          kMatchStepsPerByte;
