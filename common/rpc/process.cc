@@ -59,7 +59,8 @@ void ParseFlags(int argc, char** argv) {
   usage.contains_helpshort_flags = usage.contains_help_flags;
   absl::SetFlagsUsageConfig(usage);
   // Lives as long as the process: exit handlers cannot be taken back.
-  auto* const exit = new ParseExit();
+  static ParseExit exit_state;
+  ParseExit* const exit = &exit_state;
   for (int i = 1; i < argc; ++i) {
     const absl::string_view word = argv[i];
     if (absl::StartsWith(word, "--help") || absl::StartsWith(word, "-help")) exit->code = 0;
