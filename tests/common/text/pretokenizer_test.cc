@@ -116,6 +116,14 @@ TEST(PreTokenizerTest, ClassesAreThoseOfTheReference) {
   }
 }
 
+// The recorded ids would not show it: no merge crosses these cuts.
+TEST(PreTokenizerTest, LettersNewerThanPcre2JoinWords) {
+  const std::string word = R"([^\r\n\p{L}\p{N}]?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+)";
+  EXPECT_EQ(Pieces({word}, "\U0001e030\U0001e031a").size(), 1u);
+  EXPECT_EQ(Pieces({word}, "\U00016d40\U00016d70 \U00016d40").size(), 2u);
+  EXPECT_EQ(Pieces({word}, "\u180e!"), (std::vector<std::string>{"\u180e!"}));
+}
+
 TEST(PreTokenizerTest, NegatedClassesAndComplementsExcludeNewCharacters) {
   // U+10D4A is a letter since Unicode 16.
   EXPECT_EQ(Pieces({R"([^\s\p{L}]+)"}, "!\U00010d4a!").size(), 3u);

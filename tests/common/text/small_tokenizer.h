@@ -30,7 +30,7 @@ inline std::string Spell(std::string_view bytes) {
 }
 
 // Ids 0..255 are the bytes, 256 + r is the result of merge r: "th", "he", "the", " t", " the",
-// "aa", "aaaa"; then <start> 263, <starting> 264 (special) and <tool> 265 (added, shown to
+// "aa", "aaaa"; then <start> 263, <start>+ 264 (special) and <tool> 265 (added, shown to
 // readers).
 inline nlohmann::json SmallTokenizerJson() {
   nlohmann::json vocab = nlohmann::json::object();
@@ -45,7 +45,7 @@ inline nlohmann::json SmallTokenizerJson() {
     merge_list.push_back(Spell(merge.first) + " " + Spell(merge.second));
   }
   nlohmann::json added = nlohmann::json::array();
-  for (const char* text : {"<start>", "<starting>", "<tool>"}) {
+  for (const char* text : {"<start>", "<start>+", "<tool>"}) {
     added.push_back({{"id", next_id++},
                      {"content", text},
                      {"single_word", false},

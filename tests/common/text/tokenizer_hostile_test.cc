@@ -171,7 +171,7 @@ const BadTokenizer kBadTokenizers[] = {
     {"AddedHugeId", [](json& j) { j["added_tokens"][1]["id"] = UINT64_MAX; },
      "added_tokens[1].id is 18446744073709551615"},
     {"AddedLargeId", [](json& j) { j["added_tokens"][1]["id"] = 5'000'000; },
-     "'<starting>' has id 5000000"},
+     "'<start>+' has id 5000000"},
     {"AddedIsEmpty", [](json& j) { j["added_tokens"][1]["content"] = ""; }, "is empty"},
     {"AddedTwice", [](json& j) { j["added_tokens"][1]["content"] = "<start>"; }, "comes twice"},
     {"AddedIdOfAnother", [](json& j) { j["added_tokens"][1]["id"] = 260; }, "have the same id 260"},
