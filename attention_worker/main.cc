@@ -146,7 +146,13 @@ PrefetchProgress ProgressLog() {
 }
 
 absl::Status Worker::Load() {
-  M1_ASSIGN_OR_RETURN(checkpoint_, Checkpoint::Open(options_.model));
+  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(options_.model);
+  if (absl::IsInvalidArgument(checkpoint.status())) {
+    // Whatever is wrong with the files is DataLoss or NotFound: exit code 3.
+    return absl::DataLossError(checkpoint.status().message());
+  }
+  M1_RETURN_IF_ERROR(checkpoint.status());
+  checkpoint_ = *std::move(checkpoint);
   const ModelConfig& config = checkpoint_->config();
   M1_ASSIGN_OR_RETURN(activation_dtype_, ActivationDType(options_.activation_dtype, config));
   M1_ASSIGN_OR_RETURN(limits_, Limits(options_, config, activation_dtype_));

@@ -10,6 +10,7 @@ import sys
 import tempfile
 
 import grpc
+import grpc_tools
 from grpc_tools import protoc
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -17,8 +18,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 def make_stubs(folder):
     protos = [str(path) for path in sorted((ROOT / "proto/m1/v1").glob("*.proto"))]
-    arguments = ["", f"-I{ROOT / 'proto'}", f"--python_out={folder}", f"--grpc_python_out={folder}", *protos]
-    if protoc.main(arguments) != 0:
+    well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
+    includes = [f"-I{ROOT / 'proto'}", f"-I{well_known}"]
+    if protoc.main(["", *includes, f"--python_out={folder}", f"--grpc_python_out={folder}", *protos]) != 0:
         raise SystemExit("generating the stubs failed")
     sys.path.insert(0, folder)
 

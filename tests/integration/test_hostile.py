@@ -248,9 +248,13 @@ def no_json(path, header, data):
 
 
 def missing_tensor(path, header, data):
+    """A well-formed file that lacks one tensor: its bytes are cut out and later ones move down."""
     name = names(header, EXPERT)[0]
-    del header[name]
-    write_tensors(path, header, data)
+    begin, end = header.pop(name)["data_offsets"]
+    for entry in header.values():
+        if entry.get("data_offsets", [0])[0] >= end:
+            entry["data_offsets"] = [offset - (end - begin) for offset in entry["data_offsets"]]
+    write_tensors(path, header, data[:begin] + data[end:])
     return name
 
 
