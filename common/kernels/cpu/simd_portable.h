@@ -1,17 +1,15 @@
-// F32x16 as a plain array: for machines without a header of their own. Included by simd.h only.
+// F32x16 in the compiler's generic vectors: for machines without a header of their own. Included by
+// simd.h only.
 #pragma once
 
 namespace m1::M1_SIMD_NAMESPACE {
 
-struct F32x16 {
-  float v[16];
-};
-struct I32x16 {
-  uint32_t v[16];
-};
-struct Mask16 {
-  bool v[16];
-};
+using F32x16 = float __attribute__((vector_size(64)));
+using I32x16 = int32_t __attribute__((vector_size(64)));
+using U32x16 = uint32_t __attribute__((vector_size(64)));
+using U16x16 = uint16_t __attribute__((vector_size(32)));
+using Mask16 = I32x16;  // all bits of a lane
+
 // 32 bf16 elements, widened: lane j of `odd` is element 2j + 1.
 struct Bf16x32 {
   F32x16 odd;
@@ -20,109 +18,120 @@ struct Bf16x32 {
 
 // Register tile of a product: rows of x by rows of w.
 inline constexpr int kTileRows = 2;
-inline constexpr int kTileColumns = 4;
+inline constexpr int kTileColumns = 2;
 
-inline float FloatOfBits(uint32_t bits) {
-  float value;
-  __builtin_memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-inline uint32_t BitsOfFloat(float value) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &value, sizeof(bits));
-  return bits;
-}
-inline float Widen(uint16_t bf16) { return FloatOfBits(static_cast<uint32_t>(bf16) << 16); }
-inline float Widen(float value) { return value; }
-inline void StoreOne(float value, float* to) { *to = value; }
-// Nearest even; NaN stays a quiet NaN.
-inline void StoreOne(float value, uint16_t* to) {
-  const uint32_t bits = BitsOfFloat(value);
-  const bool nan = (bits & 0x7fffffffU) > 0x7f800000U;
-  *to = static_cast<uint16_t>(nan ? (bits >> 16) | 0x40U
-                                  : (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
+template <typename To, typename From>
+inline To BitsAs(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof(to));
+  return to;
 }
 
-// Returns a Type whose lane j is the expression.
-#define M1_LANES(Type, expression)                         \
-  do {                                                     \
-    Type out_;                                             \
-    for (int j = 0; j < 16; ++j) out_.v[j] = (expression); \
-    return out_;                                           \
-  } while (false)
+inline I32x16 SetInt(int32_t value) { return I32x16{} + value; }
+// By bits: 0 + -0 would be +0.
+inline F32x16 Set(float value) { return BitsAs<F32x16>(SetInt(BitsAs<int32_t>(value))); }
+inline F32x16 Zero() { return F32x16{}; }
 
-inline F32x16 Set(float value) { M1_LANES(F32x16, value); }
-inline F32x16 Zero() { return Set(0.0f); }
-template <typename T>
-inline F32x16 Load(const T* from) {
-  M1_LANES(F32x16, Widen(from[j]));
+inline F32x16 Load(const float* from) {
+  F32x16 a;
+  __builtin_memcpy(&a, from, sizeof(a));
+  return a;
+}
+inline F32x16 Load(const uint16_t* from) {
+  U16x16 bf16;
+  __builtin_memcpy(&bf16, from, sizeof(bf16));
+  return BitsAs<F32x16>(__builtin_convertvector(bf16, U32x16) << 16);
 }
 // The first n lanes (n <= 16), then zeros.
 template <typename T>
 inline F32x16 LoadPartial(const T* from, int64_t n) {
-  M1_LANES(F32x16, j < n ? Widen(from[j]) : 0.0f);
+  T padded[16] = {};
+  __builtin_memcpy(padded, from, static_cast<unsigned long>(n) * sizeof(T));
+  return Load(padded);
+}
+
+inline void Store(const F32x16& a, float* to) { __builtin_memcpy(to, &a, sizeof(a)); }
+// Nearest even; NaN stays a quiet NaN.
+inline void Store(const F32x16& a, uint16_t* to) {
+  const U32x16 bits = BitsAs<U32x16>(a);
+  const U32x16 upper = bits >> 16;
+  const U32x16 rounded = (bits + 0x7fffU + (upper & 1U)) >> 16;
+  const U32x16 nan = BitsAs<U32x16>(a != a);
+  const U32x16 result = ((upper | 0x40U) & nan) | (rounded & ~nan);
+  const U16x16 bf16 = __builtin_convertvector(result, U16x16);
+  __builtin_memcpy(to, &bf16, sizeof(bf16));
 }
 template <typename T>
 inline void StorePartial(const F32x16& a, T* to, int64_t n) {
-  for (int64_t j = 0; j < 16 && j < n; ++j) StoreOne(a.v[j], to + j);
-}
-template <typename T>
-inline void Store(const F32x16& a, T* to) {
-  StorePartial(a, to, 16);
+  T lanes[16];
+  Store(a, lanes);
+  __builtin_memcpy(to, lanes, static_cast<unsigned long>(n) * sizeof(T));
 }
 
-inline F32x16 Add(const F32x16& a, const F32x16& b) { M1_LANES(F32x16, a.v[j] + b.v[j]); }
-inline F32x16 Sub(const F32x16& a, const F32x16& b) { M1_LANES(F32x16, a.v[j] - b.v[j]); }
-inline F32x16 Mul(const F32x16& a, const F32x16& b) { M1_LANES(F32x16, a.v[j] * b.v[j]); }
-inline F32x16 Div(const F32x16& a, const F32x16& b) { M1_LANES(F32x16, a.v[j] / b.v[j]); }
-inline F32x16 Sqrt(const F32x16& a) { M1_LANES(F32x16, __builtin_sqrtf(a.v[j])); }
+inline F32x16 Add(const F32x16& a, const F32x16& b) { return a + b; }
+inline F32x16 Sub(const F32x16& a, const F32x16& b) { return a - b; }
+inline F32x16 Mul(const F32x16& a, const F32x16& b) { return a * b; }
+inline F32x16 Div(const F32x16& a, const F32x16& b) { return a / b; }
+inline F32x16 Sqrt(const F32x16& a) {
+  F32x16 root;
+  for (int j = 0; j < 16; ++j) root[j] = __builtin_sqrtf(a[j]);
+  return root;
+}
 // a * b + c
 inline F32x16 Fma(const F32x16& a, const F32x16& b, const F32x16& c) {
-  M1_LANES(F32x16, __builtin_fmaf(a.v[j], b.v[j], c.v[j]));
+  F32x16 sum;
+  for (int j = 0; j < 16; ++j) sum[j] = __builtin_fmaf(a[j], b[j], c[j]);
+  return sum;
 }
 
-inline Mask16 Less(const F32x16& a, const F32x16& b) { M1_LANES(Mask16, a.v[j] < b.v[j]); }
-inline Mask16 IsNan(const F32x16& a) { M1_LANES(Mask16, __builtin_isnan(a.v[j])); }
+inline Mask16 Less(const F32x16& a, const F32x16& b) { return a < b; }
+inline Mask16 IsNan(const F32x16& a) { return a != a; }
 inline F32x16 Select(const Mask16& mask, const F32x16& yes, const F32x16& no) {
-  M1_LANES(F32x16, mask.v[j] ? yes.v[j] : no.v[j]);
+  return BitsAs<F32x16>((BitsAs<I32x16>(yes) & mask) | (BitsAs<I32x16>(no) & ~mask));
 }
 
-inline I32x16 BitsOf(const F32x16& a) { M1_LANES(I32x16, BitsOfFloat(a.v[j])); }
-inline F32x16 FromBits(const I32x16& a) { M1_LANES(F32x16, FloatOfBits(a.v[j])); }
-inline I32x16 SetInt(int32_t value) { M1_LANES(I32x16, static_cast<uint32_t>(value)); }
-inline I32x16 AddInt(const I32x16& a, const I32x16& b) { M1_LANES(I32x16, a.v[j] + b.v[j]); }
-inline I32x16 SubInt(const I32x16& a, const I32x16& b) { M1_LANES(I32x16, a.v[j] - b.v[j]); }
+inline I32x16 BitsOf(const F32x16& a) { return BitsAs<I32x16>(a); }
+inline F32x16 FromBits(const I32x16& a) { return BitsAs<F32x16>(a); }
+// Integers wrap: unsigned inside.
+inline I32x16 AddInt(const I32x16& a, const I32x16& b) {
+  return BitsAs<I32x16>(BitsAs<U32x16>(a) + BitsAs<U32x16>(b));
+}
+inline I32x16 SubInt(const I32x16& a, const I32x16& b) {
+  return BitsAs<I32x16>(BitsAs<U32x16>(a) - BitsAs<U32x16>(b));
+}
 template <int kBits>
 inline I32x16 ShiftLeft(const I32x16& a) {
-  M1_LANES(I32x16, a.v[j] << kBits);
+  return BitsAs<I32x16>(BitsAs<U32x16>(a) << kBits);
 }
 // Arithmetic.
 template <int kBits>
 inline I32x16 ShiftRight(const I32x16& a) {
-  M1_LANES(I32x16, static_cast<uint32_t>(static_cast<int32_t>(a.v[j]) >> kBits));
+  return a >> kBits;
 }
-inline F32x16 ToFloat(const I32x16& a) {
-  M1_LANES(F32x16, static_cast<float>(static_cast<int32_t>(a.v[j])));
+inline F32x16 ToFloat(const I32x16& a) { return __builtin_convertvector(a, F32x16); }
+
+// A pair of bf16 as one 32-bit lane: the odd element is its upper half (little-endian).
+inline Bf16x32 MakePairs(const U32x16& pairs) {
+  return {BitsAs<F32x16>(pairs & 0xffff0000U), BitsAs<F32x16>(pairs << 16)};
 }
-
-#undef M1_LANES
-
 inline Bf16x32 LoadPairs(const uint16_t* from) {
-  Bf16x32 out;
-  for (int j = 0; j < 16; ++j) {
-    out.odd.v[j] = Widen(from[2 * j + 1]);
-    out.even.v[j] = Widen(from[2 * j]);
-  }
-  return out;
+  U32x16 pairs;
+  __builtin_memcpy(&pairs, from, sizeof(pairs));
+  return MakePairs(pairs);
 }
 // The first n elements (n < 32), then zeros.
 inline Bf16x32 LoadPairsPartial(const uint16_t* from, int64_t n) {
   uint16_t padded[32] = {};
-  for (int64_t i = 0; i < n; ++i) padded[i] = from[i];
+  __builtin_memcpy(padded, from, static_cast<unsigned long>(n) * sizeof(uint16_t));
   return LoadPairs(padded);
 }
 // The pair at `from` in every lane.
-inline Bf16x32 SetPairs(const uint16_t* from) { return {Set(Widen(from[1])), Set(Widen(from[0]))}; }
+inline Bf16x32 SetPairs(const uint16_t* from) {
+  uint32_t pair;
+  __builtin_memcpy(&pair, from, sizeof(pair));
+  return MakePairs(U32x16{} + pair);
+}
 // The odd elements replaced by zeros.
 inline Bf16x32 EvenOnly(const Bf16x32& a) { return {Zero(), a.even}; }
 inline F32x16 Dot(const F32x16& sum, const Bf16x32& a, const Bf16x32& b) {
@@ -130,16 +139,18 @@ inline F32x16 Dot(const F32x16& sum, const Bf16x32& a, const Bf16x32& b) {
 }
 
 // j + (j+8), then j + (j+4), j + (j+2), j + (j+1).
-inline float ReduceTree(F32x16 a) {
+inline float ReduceTree(const F32x16& a) {
+  float lanes[16];
+  Store(a, lanes);
   for (int half = 8; half > 0; half /= 2) {
-    for (int j = 0; j < half; ++j) a.v[j] = a.v[j] + a.v[j + half];
+    for (int j = 0; j < half; ++j) lanes[j] = lanes[j] + lanes[j + half];
   }
-  return a.v[0];
+  return lanes[0];
 }
 // No lane is NaN.
 inline float ReduceMax(const F32x16& a) {
-  float max = a.v[0];
-  for (int j = 1; j < 16; ++j) max = a.v[j] > max ? a.v[j] : max;
+  float max = a[0];
+  for (int j = 1; j < 16; ++j) max = a[j] > max ? a[j] : max;
   return max;
 }
 inline void ReduceTrees4(const F32x16& a, const F32x16& b, const F32x16& c, const F32x16& d,
