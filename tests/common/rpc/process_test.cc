@@ -41,7 +41,7 @@ TEST(ProcessTest, BadFlagsEndWithTwoAndHelpWithZero) {
     return ExitCodeOfChild([word] {
       // The messages go nowhere.
       if (freopen("/dev/null", "w", stdout) == nullptr ||
-          false) {
+          freopen("/dev/null", "w", stderr) == nullptr) {
         _exit(98);
       }
       char* words[] = {const_cast<char*>("test"), const_cast<char*>(word), nullptr};
