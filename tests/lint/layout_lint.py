@@ -9,6 +9,7 @@ import re
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
 SOURCE_SUFFIXES = (".h", ".cc", ".cu")
 MAX_LINES = {".h": 200, ".cc": 400, ".cu": 400}
+MAX_TEST_LINES = 600  # a test file lists cases
 TOP_FOLDERS = ("proto", "common", "router", "attention_worker", "expert_worker", "tools", "models", "examples",
                "deploy", "scripts", "tests")
 # Generated or data only: no README of their own needed below these.
@@ -128,6 +129,8 @@ def check_file(root, path):
     with open(os.path.join(root, path), encoding="utf-8") as file:
         lines = file.read().splitlines()
     limit = MAX_LINES[os.path.splitext(path)[1]]
+    if path.startswith("tests/") and path.endswith(".cc"):
+        limit = MAX_TEST_LINES
     if len(lines) >= limit:
         yield f"{path}: {len(lines)} lines, must be under {limit}: split it by meaning"
     if path.endswith(".h") and "#pragma once" not in (line.strip() for line in lines):
