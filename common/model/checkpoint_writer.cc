@@ -206,6 +206,42 @@ std::string ShardName(size_t index, size_t count) {
   return absl::StrFormat("model-%05d-of-%05d.safetensors", index + 1, count);
 }
 
+std::string IndexPath(const std::string& directory) {
+  return absl::StrCat(directory, "/model.safetensors.index.json");
+}
+
+// config.json comes last: until then the directory does not open.
+absl::Status WriteFiles(const RandomCheckpointOptions& options, const std::vector<Shard>& shards,
+                        const std::string& config_text) {
+  int64_t total_bytes = 0;
+  for (const Shard& shard : shards) {
+    for (const PlannedTensor& planned : shard) total_bytes += planned.size_bytes;
+  }
+  RandomCheckpointWriter writer(options, total_bytes);
+  nlohmann::json weight_map;
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const std::string name = ShardName(i, shards.size());
+    M1_RETURN_IF_ERROR(writer.WriteShard(name, shards[i]));
+    for (const PlannedTensor& planned : shards[i]) weight_map[planned.tensor.name] = name;
+  }
+  if (shards.size() > 1) {
+    const nlohmann::json index = {{"metadata", {{"total_size", total_bytes}}},
+                                  {"weight_map", std::move(weight_map)}};
+    M1_RETURN_IF_ERROR(WriteText(IndexPath(options.out_dir), index.dump(2) + "\n"));
+  }
+  return WriteText(absl::StrCat(options.out_dir, "/config.json"), config_text);
+}
+
+// After an error, so that a second try finds the directory as the first did.
+void RemoveFiles(const std::string& directory, size_t num_shards) {
+  std::error_code ignored;
+  for (size_t i = 0; i < num_shards; ++i) {
+    fs::remove(absl::StrCat(directory, "/", ShardName(i, num_shards)), ignored);
+  }
+  fs::remove(IndexPath(directory), ignored);
+  fs::remove(absl::StrCat(directory, "/config.json"), ignored);
+}
+
 }  // namespace
 
 absl::Status WriteRandomCheckpoint(const RandomCheckpointOptions& options) {
@@ -219,23 +255,10 @@ absl::Status WriteRandomCheckpoint(const RandomCheckpointOptions& options) {
   M1_ASSIGN_OR_RETURN(std::vector<PlannedTensor> plan, PlanTensors(*config, options));
   M1_RETURN_IF_ERROR(PrepareDirectory(options.out_dir));
 
-  int64_t total_bytes = 0;
-  for (const PlannedTensor& planned : plan) total_bytes += planned.size_bytes;
   const std::vector<Shard> shards = PlanShards(std::move(plan), options.max_shard_bytes);
-  RandomCheckpointWriter writer(options, total_bytes);
-  nlohmann::json weight_map;
-  for (size_t i = 0; i < shards.size(); ++i) {
-    const std::string name = ShardName(i, shards.size());
-    M1_RETURN_IF_ERROR(writer.WriteShard(name, shards[i]));
-    for (const PlannedTensor& planned : shards[i]) weight_map[planned.tensor.name] = name;
-  }
-  if (shards.size() > 1) {
-    const nlohmann::json index = {{"metadata", {{"total_size", total_bytes}}},
-                                  {"weight_map", std::move(weight_map)}};
-    M1_RETURN_IF_ERROR(WriteText(absl::StrCat(options.out_dir, "/model.safetensors.index.json"),
-                                 index.dump(2) + "\n"));
-  }
-  return WriteText(absl::StrCat(options.out_dir, "/config.json"), config_text);
+  absl::Status status = WriteFiles(options, shards, config_text);
+  if (!status.ok()) RemoveFiles(options.out_dir, shards.size());
+  return status;
 }
 
 }  // namespace m1

@@ -137,14 +137,15 @@ TEST(CheckpointWriterTest, SaysWhatIsWrongWithItsOptions) {
               StatusIs(absl::StatusCode::kInternal, HasSubstr("Not a directory")));
 }
 
-TEST(CheckpointWriterTest, StopsWhenToldAndLeavesNothingThatOpens) {
+TEST(CheckpointWriterTest, StopsWhenToldAndLeavesNothing) {
   const TempDirectory directory;
   WriteTextFile(directory.Join("config.json"), TinyConfig().dump());
   int num_calls = 0;
   EXPECT_THAT(
       WriteRandomCheckpoint({.config_path = directory.Join("config.json"),
                              .out_dir = directory.Join("out"),
-                             .progress = [&](int64_t, int64_t) { return ++num_calls < 3; }}),
+                             .max_shard_bytes = 2000,
+                             .progress = [&](int64_t, int64_t) { return ++num_calls < 20; }}),
       StatusIs(absl::StatusCode::kCancelled, HasSubstr("stopped")));
   EXPECT_TRUE(std::filesystem::is_empty(directory.Join("out")));
 }
