@@ -3,17 +3,9 @@
 #include <algorithm>
 
 namespace m1 {
-namespace {
 
-// One chunk of the lightning grid.
-constexpr int64_t kChunkTokens = 32;
-
-}  // namespace
-
-int64_t KvBlocksToStart(int64_t num_tokens, int64_t max_total_tokens) {
-  const int64_t tokens =
-      std::min(num_tokens + kChunkTokens, std::max(num_tokens, max_total_tokens));
-  return (tokens + kKvBlockTokens - 1) / kKvBlockTokens;
+int64_t KvBlocksToStart(int64_t num_tokens, int64_t pool_blocks) {
+  return std::min((num_tokens + kKvBlockTokens - 1) / kKvBlockTokens + 1, pool_blocks);
 }
 
 void CreditLedger::Update(const WorkerCredits& credits) {

@@ -12,9 +12,9 @@
 
 namespace m1 {
 
-// Blocks that admission needs: the tokens to prefill and one chunk more, but never more than the
-// sequence can reach.
-int64_t KvBlocksToStart(int64_t num_tokens, int64_t max_total_tokens);
+// Blocks that a worker wants free before it admits a sequence: those of its tokens and one more to
+// go on with, where the pool has one.
+int64_t KvBlocksToStart(int64_t num_tokens, int64_t pool_blocks);
 
 // Not thread-safe. A new stream begins with a new ledger.
 class CreditLedger {

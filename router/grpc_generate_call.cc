@@ -37,13 +37,11 @@ GenerateCall::GenerateCall(const GenerateCallContext& context,
     : context_(context), server_context_(server_context), arrival_time_(context.clock->Now()) {}
 
 void GenerateCall::Refuse(const absl::Status& status) {
-  self_ = shared_from_this();
   MutexLock lock(&mutex_);
   EndNow(status);
 }
 
 void GenerateCall::Begin(GenerationRequest request) {
-  self_ = shared_from_this();
   request_id_ = request.request_id;
   seed_ = request.sampling.seed;
   sends_prompt_ids_ = request.prompt_token_ids;
@@ -51,6 +49,7 @@ void GenerateCall::Begin(GenerationRequest request) {
   eos_token_ids_ = request.eos_token_ids;
   {
     MutexLock lock(&mutex_);
+    if (called_finish_) return;  // the client is gone
     answer_.emplace(context_.pieces, AnswerOptions{.is_chat = request.is_chat,
                                                    .tools_enabled = request.tools_enabled,
                                                    .stop_token_ids = request.stop_token_ids});
@@ -71,9 +70,18 @@ void GenerateCall::Begin(GenerationRequest request) {
 }
 
 absl::StatusOr<int64_t> GenerateCall::Register(GenerationRequest request) {
-  M1_RETURN_IF_ERROR(context_.registry->Add(request_id_, self_));
-  is_registered_ = true;
-  absl::StatusOr<int64_t> id = context_.dispatcher->Submit(std::move(request), self_);
+  M1_RETURN_IF_ERROR(context_.registry->Add(request_id_, shared_from_this()));
+  bool is_gone = false;
+  {
+    MutexLock lock(&mutex_);
+    is_registered_ = true;
+    is_gone = is_done_;
+  }
+  if (is_gone) {
+    context_.registry->Remove(request_id_);
+    return absl::CancelledError("the client is gone");
+  }
+  absl::StatusOr<int64_t> id = context_.dispatcher->Submit(std::move(request), shared_from_this());
   if (absl::IsResourceExhausted(id.status())) return WithRetryDelay(id.status(), kQueueRetryDelay);
   return id;
 }
@@ -106,11 +114,13 @@ void GenerateCall::OnCancel() {
 }
 
 void GenerateCall::OnDone() {
+  bool is_registered = false;
   {
     MutexLock lock(&mutex_);
     is_done_ = true;
+    is_registered = is_registered_;
   }
-  if (is_registered_) context_.registry->Remove(request_id_);
+  if (is_registered) context_.registry->Remove(request_id_);
   const std::shared_ptr<GenerateCall> last_reference = std::move(self_);
 }
 

@@ -50,9 +50,12 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
  public:
   GenerateCall(const GenerateCallContext& context, grpc::CallbackServerContext* server_context);
 
+  // The call lives at least until OnDone. Call once, before gRPC hears of it.
+  void KeepUntilDone() { self_ = shared_from_this(); }
   // Ends the call before anything was accepted.
   void Refuse(const absl::Status& status);
-  // Registers, submits and from then on answers. Call one of the two, once.
+  // Registers, submits and from then on answers. Call one of the two, once, from any thread; the
+  // client may be gone already.
   void Begin(GenerationRequest request);
 
   // ServerWriteReactor
@@ -95,7 +98,6 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 
   // Constant after Begin.
   std::string request_id_;
-  bool is_registered_ = false;
   uint64_t seed_ = 0;
   bool sends_prompt_ids_ = false;
   std::vector<int32_t> prompt_ids_;
@@ -104,7 +106,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   Mutex mutex_;
   std::optional<AnswerBuilder> answer_ ABSL_GUARDED_BY(mutex_);
   std::optional<int64_t> sequence_id_ ABSL_GUARDED_BY(mutex_);  // once accepted
-  bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;           // by the client, or by its silence
+  bool is_registered_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // by the client, or by its silence
   bool is_aborted_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_parked_ ABSL_GUARDED_BY(mutex_) = false;  // the scheduler waits for Resume
   bool is_done_ ABSL_GUARDED_BY(mutex_) = false;    // server_context_ is gone

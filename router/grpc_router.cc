@@ -11,12 +11,16 @@
 namespace m1 {
 namespace {
 
+// Two long prompts are encoded at once; what waits behind them is bounded by its count, and by
+// max_message_bytes each.
+constexpr int kPoolThreads = 2;
+constexpr size_t kPoolQueueSize = 64;
 constexpr absl::Duration kTickPeriod = absl::Milliseconds(100);
 
 }  // namespace
 
 Router::Router(const RouterOptions& options, std::unique_ptr<Vocabulary> vocabulary)
-    : options_(options), vocabulary_(std::move(vocabulary)) {
+    : options_(options), vocabulary_(std::move(vocabulary)), pool_(kPoolThreads, kPoolQueueSize) {
   const SchedulerOptions scheduler_options{
       .num_workers = static_cast<int>(options.attention_workers.size()),
       .queue_size = options.queue_size,
@@ -52,6 +56,7 @@ Router::~Router() {
     reported_server_ = nullptr;
   }
   if (server_ != nullptr) server_->Shutdown(absl::Seconds(1));
+  pool_.Stop();  // its tasks use the dispatcher
   workers_.clear();
 }
 

@@ -17,6 +17,7 @@
 #include "router/dispatcher.h"
 #include "router/options.h"
 #include "router/vocabulary.h"
+#include "router/work_pool.h"
 #include "router/worker_stream.h"
 
 namespace m1 {
@@ -38,6 +39,7 @@ class Router {
   const Clock* clock() const { return &clock_; }
   Dispatcher* dispatcher() { return dispatcher_.get(); }
   CallRegistry* registry() { return &registry_; }
+  WorkPool* pool() { return &pool_; }
   // In the order of the option.
   std::vector<WorkerStream*> workers() const;
   // After Serve.
@@ -50,6 +52,7 @@ class Router {
   const std::unique_ptr<Vocabulary> vocabulary_;
   RealClock clock_;
   CallRegistry registry_;
+  WorkPool pool_;
 
   Mutex server_mutex_;
   // Readiness may change before the server is there.

@@ -4,8 +4,10 @@
 // that is no UTF-8, gets INVALID_ARGUMENT naming the field instead of gRPC's empty error.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -46,6 +48,11 @@ class InferenceService final : public RawInferenceService {
                                          grpc::ByteBuffer* response) override;
 
  private:
+  // Runs `work`, for a message of this size, here or on the pool; false when the pool is full.
+  bool RunBySize(const grpc::ByteBuffer& request, std::function<void()> work);
+  template <typename Request>
+  grpc::ServerUnaryReactor* Unary(grpc::CallbackServerContext* context,
+                                  const grpc::ByteBuffer& request, grpc::ByteBuffer* response);
   absl::StatusOr<GenerationRequest> Read(const grpc::ByteBuffer& bytes) const;
   absl::StatusOr<std::vector<int32_t>> EncodePrompt(const v1::GenerateRequest& request) const;
   absl::StatusOr<v1::TokenizeResponse> Answer(const v1::TokenizeRequest& request) const;
@@ -56,6 +63,7 @@ class InferenceService final : public RawInferenceService {
   const InferenceServiceOptions options_;
   const Vocabulary* const vocabulary_;
   Dispatcher* const dispatcher_;
+  WorkPool* const pool_;
   GenerateCallContext call_context_;
 };
 

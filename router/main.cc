@@ -1,10 +1,10 @@
 // m1-router: the public gateway. See README.md; flags are documented in options.h.
+#include <google/protobuf/stubs/logging.h>
+
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
-
-#include <google/protobuf/stubs/logging.h>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"

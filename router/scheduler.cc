@@ -230,14 +230,19 @@ void Scheduler::DispatchWaiting(absl::Time now) {
 
 Placement Scheduler::Place(const RoutedSequence& sequence) const {
   std::vector<PlacementCandidate> candidates(workers_.size());
-  const int64_t kv_blocks = KvBlocksToStart(sequence.num_tokens(), MaxTotalTokens(sequence));
+  // From the first start on its end is fixed, and only who can take it to the end may have it.
+  const int64_t reach = sequence.was_started ? MaxTotalTokens(sequence) : sequence.num_tokens();
   for (size_t i = 0; i < workers_.size(); ++i) {
     const WorkerState& worker = workers_[i];
     if (!worker.is_ready()) continue;
+    const WorkerLimits& limits = worker.limits;
+    const bool can_hold = reach <= limits.max_sequence_tokens();
+    const bool same_identity = !sequence.identity || *sequence.identity == worker.identity;
     candidates[i] = {
-        .is_eligible = !sequence.identity || *sequence.identity == worker.identity,
-        .can_hold = sequence.num_tokens() <= worker.limits.max_sequence_tokens(),
-        .has_credits = worker.ledger.CanStart(std::min(kv_blocks, worker.limits.kv_blocks)),
+        .is_eligible = same_identity && (can_hold || !sequence.was_started),
+        .can_hold = can_hold,
+        .has_credits =
+            worker.ledger.CanStart(KvBlocksToStart(sequence.num_tokens(), limits.kv_blocks)),
         .outstanding_tokens = worker.outstanding_tokens,
     };
   }
@@ -260,8 +265,7 @@ void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time n
   sequence->outstanding_tokens = RemainingTokens(*sequence);
   worker.outstanding_tokens += sequence->outstanding_tokens;
   worker.running.emplace(sequence->worker_sequence_id, sequence);
-  const int64_t kv_blocks = KvBlocksToStart(sequence->num_tokens(), MaxTotalTokens(*sequence));
-  worker.ledger.Start(std::min(kv_blocks, worker.limits.kv_blocks));
+  worker.ledger.Start(KvBlocksToStart(sequence->num_tokens(), worker.limits.kv_blocks));
   commands_->Send(worker_index, MakeStartCommand(*sequence));
 }
 

@@ -261,6 +261,22 @@ TEST_F(ClientTest, TwoHundredVanishingClientsLeaveNothing) {
   EXPECT_TRUE(NothingIsLeft());
 }
 
+TEST_F(ClientTest, ClientsThatLeaveWhileTheirPromptIsEncodedLeaveNothing) {
+  AddWorker();
+  StartRouter();
+  ASSERT_TRUE(WaitUntilServing());
+  v1::GenerateRequest request;
+  request.set_text(std::string(7000, ' ') + std::string(20000, 'a'));  // beyond the inline size
+  for (int i = 0; i < 40; ++i) {
+    grpc::ClientContext context;
+    const auto stream = inference_->Generate(&context, request);
+    absl::SleepFor(absl::Microseconds(200 * (i % 10)));
+    context.TryCancel();
+    (void)stream->Finish();
+  }
+  EXPECT_TRUE(NothingIsLeft());
+}
+
 TEST_F(ClientTest, ManyStreamsAreNotMixedUp) {
   AddWorker();
   AddWorker();

@@ -270,6 +270,19 @@ TEST_F(GenerateTest, TokenizesAndDetokenizes) {
   EXPECT_EQ(text.text(), request.text() + "<end_of_sentence>\xEF\xBF\xBD");
 }
 
+TEST_F(GenerateTest, TokenizesLongText) {
+  AddWorker();
+  StartRouter();
+  v1::TokenizeRequest request;
+  for (int i = 0; i < 50000; ++i) request.mutable_text()->append("word" + std::to_string(i) + " ");
+  v1::TokenizeResponse tokens;
+  grpc::ClientContext context;
+  ASSERT_TRUE(inference_->Tokenize(&context, request, &tokens).ok());
+  std::string bytes;
+  for (const std::string& token : tokens.tokens()) bytes += token;
+  EXPECT_EQ(bytes, request.text());
+}
+
 TEST_F(GenerateTest, TellsTheModel) {
   AddWorker({.max_context_tokens = 4096});
   StartRouter();

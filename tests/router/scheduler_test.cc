@@ -528,12 +528,24 @@ TEST_F(SchedulerTest, FailAllEndsEverything) {
   EXPECT_EQ(commands_.cancels.size(), 1U);
 }
 
-TEST(CreditLedgerTest, BlocksToStartAreBoundedByTheWholeSequence) {
-  EXPECT_EQ(KvBlocksToStart(1, 10), 1);
-  EXPECT_EQ(KvBlocksToStart(64, 64), 1);
-  EXPECT_EQ(KvBlocksToStart(64, 1000), 2);
-  EXPECT_EQ(KvBlocksToStart(32, 1000), 1);
-  EXPECT_EQ(KvBlocksToStart(33, 1000), 2);
+TEST_F(SchedulerTest, BegunAnswersWaitForAWorkerThatCanFinishThem) {
+  Make(2);
+  Welcome(0, 8, /*kv_blocks=*/100);
+  Submit(10, 6000);
+  scheduler_->OnStep(0, Tokens(1, {5}, Plenty()), now_);
+  scheduler_->OnLost(0, now_);
+  Welcome(1, 8, /*kv_blocks=*/10);
+  EXPECT_EQ(commands_.starts.size(), 1U);
+  EXPECT_FALSE(sinks_[0]->error);
+  Welcome(0, 8, /*kv_blocks=*/100);
+  EXPECT_THAT(StartedWorkers(), ElementsAre(0, 0));
+}
+
+TEST(CreditLedgerTest, BlocksToStartAreOneMoreThanTheTokensNeed) {
+  EXPECT_EQ(KvBlocksToStart(1, 10), 2);
+  EXPECT_EQ(KvBlocksToStart(64, 10), 2);
+  EXPECT_EQ(KvBlocksToStart(65, 10), 3);
+  EXPECT_EQ(KvBlocksToStart(640, 10), 10);
 }
 
 // A worker that grants what it has, behind a link that is late in both directions: whatever the
@@ -554,8 +566,7 @@ TEST_F(SchedulerTest, NeverOvercommitsALateWorker) {
   int64_t used_blocks = 0;
   int num_finished = 0;
   const auto blocks_of = [](const StartCommand& start) {
-    return KvBlocksToStart(static_cast<int64_t>(start.token_ids.size()),
-                           start.prompt_token_count + start.max_new_tokens);
+    return KvBlocksToStart(static_cast<int64_t>(start.token_ids.size()), kBlocks);
   };
   for (int step = 0; step < 100000 && num_finished < 200; ++step) {
     // Some of the starts that are on the way arrive.
