@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "common/kernels/backend.h"
 
 namespace m1 {
@@ -16,14 +17,14 @@ struct CpuBackendOptions {
   std::string target;
 };
 
-// Targets compiled in that this machine can run, best first. AVX-512-BF16 is left out, with a log line, when
-// its dot product differs from two fused multiply-adds on random lanes.
+// Targets compiled in that this machine can run, best first. AVX-512-BF16 is left out, with a log
+// line, when its dot product differs from two fused multiply-adds on random lanes.
 std::vector<std::string> SupportedCpuTargets();
 // All targets compiled in.
 std::vector<std::string> CompiledCpuTargets();
 
-// Errors: InvalidArgument for an unknown target or a thread count outside [1, 1024], FailedPrecondition for one
-// that this machine cannot run.
+// Errors: InvalidArgument for an unknown target or a thread count outside [1, 1024],
+// FailedPrecondition for one that this machine cannot run.
 absl::StatusOr<std::unique_ptr<KernelBackend>> CreateCpuBackend(const CpuBackendOptions& options);
 
 }  // namespace m1

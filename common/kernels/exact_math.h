@@ -1,7 +1,7 @@
-// exp, log, sigmoid and silu out of fused multiply-add, division and integer steps alone: the same bits on
-// every instruction set. The vector forms in cpu/ do the same steps lane by lane, and a test compares them.
-// Callers run with FTZ and DAZ (ScopedFlushDenormals). Errors where the result is normal: at most 1 ulp (exp, log), 2
-// (sigmoid) and 2.5 (silu).
+// exp, log, sigmoid and silu out of fused multiply-add, division and integer steps alone: the same
+// bits on every instruction set. The vector forms in cpu/ do the same steps lane by lane, and a
+// test compares them. Callers run with FTZ and DAZ (ScopedFlushDenormals). Errors where the result
+// is normal: at most 1 ulp (exp, log), 2 (sigmoid) and 2.5 (silu).
 #pragma once
 
 namespace m1 {
