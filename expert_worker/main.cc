@@ -41,8 +41,10 @@ ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace"
 namespace m1 {
 namespace {
 
-// Rows of a dispatch frame; larger steps are split by the sender.
-constexpr int32_t kMaxFrameRows = 2048;
+// Rows of a dispatch frame, and of a run of the engine; larger steps are split by the sender.
+// Enough that the experts are bound by arithmetic, few enough that a slow machine answers well
+// within --exchange_timeout.
+constexpr int32_t kMaxFrameRows = 1024;
 constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
 
 ExpertWorkerOptions OptionsFromFlags() {
@@ -98,7 +100,9 @@ ExpertModelShape ShapeOf(const ModelConfig& config) {
 
 absl::Status Serve(const ExpertWorkerOptions& options,
                    const ExchangeServiceOptions& service_options, ExpertFfn* executor) {
-  Engine engine(executor, {});
+  EngineOptions engine_options;
+  engine_options.max_run_rows = kMaxFrameRows;
+  Engine engine(executor, engine_options);
   ExchangeService service(service_options, executor, &engine);
   ServerOptions server;
   server.address = options.address;
