@@ -153,22 +153,29 @@ std::string Supervisor::ProgressText() const {
   return absl::StrJoin(parts, " | ");
 }
 
-void Supervisor::StopAll(absl::Duration grace, const std::function<bool()>& hurry) {
-  // The router first: it stops taking requests while workers can still finish theirs.
-  for (auto slot = slots_.rbegin(); slot != slots_.rend(); ++slot) {
-    if (slot->process != nullptr) slot->process->Signal(SIGTERM);
+bool Supervisor::StopKind(ProcessKind kind, absl::Time deadline, const std::function<bool()>& hurry) {
+  for (Slot& slot : slots_) {
+    if (slot.kind == kind && slot.process != nullptr) slot.process->Signal(SIGTERM);
   }
-  const absl::Time end = absl::Now() + grace;
-  for (bool kill_now = false; !kill_now;) {
+  for (;;) {
     bool running = false;
     for (Slot& slot : slots_) {
-      if (slot.process == nullptr) continue;
+      if (slot.kind != kind || slot.process == nullptr) continue;
       slot.process->TakeLines();
       running = running || !slot.process->HasEnded();
     }
-    if (!running) break;
-    kill_now = absl::Now() >= end || hurry();
-    if (!kill_now) absl::SleepFor(kStopPollInterval);
+    if (!running) return true;
+    if (absl::Now() >= deadline || hurry()) return false;
+    absl::SleepFor(kStopPollInterval);
+  }
+}
+
+void Supervisor::StopAll(absl::Duration grace, const std::function<bool()>& hurry) {
+  // Callers before those they call, so that nobody reports a lost peer.
+  const absl::Time deadline = absl::Now() + grace;
+  for (ProcessKind kind :
+       {ProcessKind::kRouter, ProcessKind::kAttentionWorker, ProcessKind::kExpertWorker}) {
+    if (!StopKind(kind, deadline, hurry)) break;
   }
   for (Slot& slot : slots_) {
     if (slot.process != nullptr && !slot.process->HasEnded()) {

@@ -32,7 +32,8 @@ class Supervisor {
   const std::string& router_address() const { return slots_.back().address; }
   // One line for people: what is still starting, and how much of it is loaded.
   std::string ProgressText() const;
-  // SIGTERM to all, SIGKILL to what is left after `grace`, or at once when `hurry` returns true.
+  // SIGTERM to the router, then to the attention workers, then to the expert workers; SIGKILL to what is left after
+  // `grace`, or at once when `hurry` returns true.
   void StopAll(absl::Duration grace, const std::function<bool()>& hurry);
 
  private:
@@ -50,6 +51,8 @@ class Supervisor {
   bool AllListen(ProcessKind kind) const;
   std::vector<std::string> Addresses(ProcessKind kind) const;
   absl::Status StartSlot(Slot* slot, absl::Time now);
+  // False: not all ended in time.
+  bool StopKind(ProcessKind kind, absl::Time deadline, const std::function<bool()>& hurry);
   absl::Status HandleDeath(Slot* slot, absl::Time now);
   void ReadLines(Slot* slot);
   std::string Name(const Slot& slot) const;

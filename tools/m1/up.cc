@@ -27,6 +27,7 @@ namespace {
 constexpr int kPollMs = 100;
 constexpr absl::Duration kHealthInterval = absl::Milliseconds(200);
 constexpr absl::Duration kHealthTimeout = absl::Milliseconds(500);
+constexpr absl::Duration kProgressDelay = absl::Seconds(1);
 constexpr absl::Duration kProgressInterval = absl::Seconds(5);
 constexpr absl::Duration kStopGrace = absl::Seconds(10);
 
@@ -69,20 +70,22 @@ void WaitForEvents(int signal_fd, const Supervisor& supervisor) {
 class Progress {
  public:
   void Show(const std::string& text, absl::Time now) {
+    if (now < next_) return;
     if (terminal_) {
-      std::fprintf(stderr, "\r\x1b[K\x1b[2m%s\x1b[0m", text.c_str());
-    } else if (now >= next_) {
+      // Ends at the line's start: a server's log line then overwrites it.
+      std::fprintf(stderr, "\x1b[K\x1b[2m%s\x1b[0m\r", text.c_str());
+    } else {
       std::fprintf(stderr, "starting: %s\n", text.c_str());
       next_ = now + kProgressInterval;
     }
   }
   void Clear() const {
-    if (terminal_) std::fputs("\r\x1b[K", stderr);
+    if (terminal_) std::fputs("\x1b[K", stderr);
   }
 
  private:
   const bool terminal_ = isatty(STDERR_FILENO) == 1;
-  absl::Time next_ = absl::Now() + kProgressInterval;
+  absl::Time next_ = absl::Now() + kProgressDelay;
 };
 
 absl::Status RunCluster(const UpOptions& options, const std::string& binary_folder) {
