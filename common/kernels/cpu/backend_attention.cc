@@ -33,6 +33,16 @@ void ForParts(std::span<const PagedSequence> sequences, int64_t part_rows, F f) 
   }
 }
 
+// Keys that the rows of all sequences see.
+int64_t CountKeys(std::span<const PagedSequence> sequences) {
+  int64_t keys = 0;
+  for (const PagedSequence& sequence : sequences) {
+    const SequenceRows& rows = sequence.rows;
+    keys += rows.num_rows * (rows.first_position + rows.num_rows / 2 + 1);
+  }
+  return keys;
+}
+
 // A head's part of a tensor [heads, ...].
 void* HeadData(const TensorView& view, int64_t head) { return view[head].data(); }
 
@@ -76,7 +86,12 @@ absl::Status CpuKernelBackend::SoftmaxAttention(ConstTensorView q,
   if (!IsFastHeadDim(head_dim)) return ReferenceSoftmaxAttention(q, sequences, pool, out);
   const int64_t kv_heads = pool.k.dim(1);
   const int64_t group = heads / kv_heads;
-  const int64_t part_heads = std::min(group, kMaxQueries);
+  // Heads that share a kv head stay together, unless that leaves threads without work.
+  int64_t part_heads = std::min(group, kMaxQueries);
+  while (part_heads > 1 &&
+         static_cast<int64_t>(sequences.size()) * heads < part_heads * pool_.num_threads()) {
+    part_heads = part_heads / 2;
+  }
   std::vector<SoftmaxPart> parts;
   ForParts(sequences, kMaxQueries / std::max<int64_t>(part_heads, 1), [&](const PagedRows& rows) {
     for (int64_t kv_head = 0; kv_head < kv_heads; ++kv_head) {
@@ -94,9 +109,8 @@ absl::Status CpuKernelBackend::SoftmaxAttention(ConstTensorView q,
                                   .head_dim = head_dim,
                                   .scale = 1.0f / std::sqrt(static_cast<float>(head_dim)),
                                   .parts = parts.data()};
-  pool_.ParallelFor(static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end) {
-    kernels_.softmax_attention(args, {begin, end});
-  });
+  RunParts(kernels_.softmax_attention, args, static_cast<int64_t>(parts.size()),
+           2 * CountKeys(sequences) * heads * head_dim);
   return absl::OkStatus();
 }
 
@@ -127,9 +141,10 @@ absl::Status CpuKernelBackend::LightningAttention(ConstTensorView qkv, ConstTens
                                     .heads = heads,
                                     .head_dim = head_dim,
                                     .parts = parts.data()};
-  pool_.ParallelFor(static_cast<int64_t>(parts.size()), 1, [&](int64_t begin, int64_t end) {
-    kernels_.lightning_attention(args, {begin, end});
-  });
+  // q S and the fold; q k and w v of half a chunk.
+  const int64_t row_terms = heads * head_dim * (2 * head_dim + kChunkRows);
+  RunParts(kernels_.lightning_attention, args, static_cast<int64_t>(parts.size()),
+           qkv.dim(0) * row_terms);
   return absl::OkStatus();
 }
 

@@ -10,8 +10,6 @@
 namespace m1 {
 namespace {
 
-// Multiplications that a part of a product must have to pay for a thread: some microseconds.
-constexpr int64_t kMinProductTerms = 64 * 1024;
 // Parts of a product that each thread should get, and the least rows worth a part of their own.
 constexpr int64_t kPartsPerThread = 4;
 constexpr int64_t kMinPartRows = 16;
@@ -76,7 +74,7 @@ void CpuKernelBackend::RunProducts(void (*kernel)(const Args&, Range, Range),
       if (end <= 0) return;
     }
   };
-  pool_.ParallelFor(num_items, kMinProductTerms / std::max<int64_t>(terms / num_items, 1), run);
+  pool_.ParallelFor(num_items, kMinPartTerms / std::max<int64_t>(terms / num_items, 1), run);
 }
 
 absl::Status CpuKernelBackend::Embed(std::span<const int32_t> ids, ConstTensorView table,

@@ -60,6 +60,9 @@ class CpuKernelBackend final : public KernelBackend {
   // Elements that a part of a pass over memory must have to pay for a thread: some microseconds.
   static constexpr int64_t kMinPassElements = 16 * 1024;
 
+  // Multiplications that a part of a product must have: likewise.
+  static constexpr int64_t kMinPartTerms = 64 * 1024;
+
   // One matrix product, or half an expert, among those that run together.
   template <typename Args>
   struct Product {
@@ -76,7 +79,17 @@ class CpuKernelBackend final : public KernelBackend {
                         kernel(args, {begin, end});
                       });
   }
-  // The same over elements; parts begin at multiples of 16.
+  // kernel(args, range of [0, num_parts)), where all parts together take `terms` multiplications.
+  template <typename Args>
+  void RunParts(void (*kernel)(const Args&, Range), const Args& args, int64_t num_parts,
+                int64_t terms) {
+    if (num_parts == 0) return;
+    const int64_t part_terms = std::max<int64_t>(terms / num_parts, 1);
+    pool_.ParallelFor(num_parts, kMinPartTerms / part_terms, [&](int64_t begin, int64_t end) {
+      kernel(args, {begin, end});
+    });
+  }
+  // kernel(args, range of elements); ranges begin at multiples of 16.
   template <typename Args>
   void RunElements(void (*kernel)(const Args&, Range), const Args& args, int64_t num_elements);
   // All products in one parallel region, shared out by output columns and, where these are few, by
