@@ -95,9 +95,7 @@ absl::Status WorkerStream::RunOnce(bool* was_open) {
       takes_commands_ = false;
       changed_.SignalAll();
     }
-    // Whatever ended the reading: nothing that is still being written matters any more.
-    context.TryCancel();
-    writer.join();
+    writer.join();  // the stream has ended, so a write that is under way fails
   } else {
     context.TryCancel();
   }
