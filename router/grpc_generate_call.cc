@@ -88,9 +88,11 @@ absl::StatusOr<int64_t> GenerateCall::Register(GenerationRequest request) {
 
 void GenerateCall::OnWriteDone(bool ok) {
   bool resumes = false;
+  int64_t id = 0;
   {
     MutexLock lock(&mutex_);
     is_writing_ = false;
+    id = *sequence_id_;  // nothing is written before
     if (!ok) {
       is_cancelled_ = true;
       EndNow(absl::CancelledError("the client is gone"));
@@ -101,7 +103,7 @@ void GenerateCall::OnWriteDone(bool ok) {
     }
   }
   if (!ok) FreeSequence();
-  if (resumes) context_.dispatcher->Resume(*sequence_id_);
+  if (resumes) context_.dispatcher->Resume(id);
 }
 
 void GenerateCall::OnCancel() {

@@ -95,7 +95,7 @@ absl::StatusOr<GenerationRequest> InferenceService::Read(const grpc::ByteBuffer&
   M1_RETURN_IF_ERROR(violations.ToStatus());
   M1_RETURN_IF_ERROR(CheckImplemented(request));
 
-  GenerationRequest read = ReadRequest(request, vocabulary_->config().eos_token_ids);
+  GenerationRequest read = ReadRequest(request, vocabulary_->eos_token_ids());
   read.prompt_ids = std::move(prompt_ids);
   if (!request.has_request_id()) read.request_id = RandomRequestId();
   if (!request.sampling().has_seed()) {
@@ -189,7 +189,8 @@ absl::StatusOr<v1::GetModelInfoResponse> InferenceService::Answer(
   response.set_expert_count(config.num_experts);
   response.set_max_context_tokens(MaxContextTokens());
   response.set_hidden_size(config.hidden_size);
-  response.mutable_eos_token_ids()->Add(config.eos_token_ids.begin(), config.eos_token_ids.end());
+  const std::vector<int32_t>& eos = vocabulary_->eos_token_ids();
+  response.mutable_eos_token_ids()->Add(eos.begin(), eos.end());
   response.set_server_version(options_.server_version);
   if (const std::optional<FleetIdentity> identity = dispatcher_->Snapshot().identity) {
     response.set_fingerprint(identity->fingerprint);

@@ -1,6 +1,8 @@
 #include "router/vocabulary.h"
 
+#include <fstream>
 #include <optional>
+#include <sstream>
 #include <string_view>
 #include <utility>
 
@@ -8,11 +10,34 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/base/status_macros.h"
+#include "common/text/python_json.h"
 
 namespace m1 {
 namespace {
 
+// What the chat template ends a message with.
+constexpr char kDefaultEosToken[] = "<end_of_sentence>";
+
 std::string_view ToStd(absl::string_view text) { return {text.data(), text.size()}; }
+
+// `eos_token` of tokenizer_config.json: a string, or an object with its content. The real model's
+// config.json names no id.
+absl::StatusOr<std::string> ReadEosToken(const std::string& model_directory) {
+  const std::string path = model_directory + "/tokenizer_config.json";
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return std::string(kDefaultEosToken);
+  std::ostringstream text;
+  text << file.rdbuf();
+  const absl::StatusOr<JsonValue> config = ParseJson(text.str());
+  if (!config.ok()) {
+    return absl::DataLossError(absl::StrCat(path, ": ", config.status().message()));
+  }
+  const JsonValue* token = config->Find("eos_token");
+  if (token != nullptr && token->kind == JsonValue::Kind::kObject) token = token->Find("content");
+  if (token == nullptr || token->kind != JsonValue::Kind::kString)
+    return std::string(kDefaultEosToken);
+  return token->text;
+}
 
 }  // namespace
 
@@ -24,11 +49,20 @@ absl::StatusOr<std::unique_ptr<Vocabulary>> Vocabulary::Load(const std::string& 
                                             tokenizer->vocab_size() - 1,
                                             ", vocab_size in config.json is ", config.vocab_size));
   }
-  return std::make_unique<Vocabulary>(std::move(config), std::move(tokenizer));
+  M1_ASSIGN_OR_RETURN(const std::string eos_token, ReadEosToken(model_directory));
+  return std::make_unique<Vocabulary>(std::move(config), std::move(tokenizer), eos_token);
 }
 
-Vocabulary::Vocabulary(ModelConfig config, std::unique_ptr<Tokenizer> tokenizer)
-    : config_(std::move(config)), tokenizer_(std::move(tokenizer)) {}
+Vocabulary::Vocabulary(ModelConfig config, std::unique_ptr<Tokenizer> tokenizer,
+                       absl::string_view eos_token)
+    : config_(std::move(config)),
+      tokenizer_(std::move(tokenizer)),
+      eos_token_ids_(config_.eos_token_ids) {
+  if (!eos_token_ids_.empty()) return;
+  if (const std::optional<int32_t> id = tokenizer_->SpecialTokenId(ToStd(eos_token))) {
+    eos_token_ids_.push_back(*id);
+  }
+}
 
 absl::StatusOr<std::vector<int32_t>> Vocabulary::EncodeText(absl::string_view text) const {
   return tokenizer_->EncodeText(ToStd(text));

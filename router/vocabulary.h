@@ -19,10 +19,11 @@ namespace m1 {
 // Immutable, thread-safe.
 class Vocabulary final : public TokenPieces {
  public:
-  // Reads config.json and the tokenizer of `model_directory`. Errors: NotFound, DataLoss or
-  // InvalidArgument naming the file.
+  // Reads config.json, generation_config.json and the tokenizer of `model_directory`. Errors:
+  // NotFound, DataLoss or InvalidArgument naming the file.
   static absl::StatusOr<std::unique_ptr<Vocabulary>> Load(const std::string& model_directory);
-  Vocabulary(ModelConfig config, std::unique_ptr<Tokenizer> tokenizer);
+  // `eos_token` ends answers when `config` names no id.
+  Vocabulary(ModelConfig config, std::unique_ptr<Tokenizer> tokenizer, absl::string_view eos_token);
 
   // Errors: InvalidArgument when `text` is not UTF-8.
   absl::StatusOr<std::vector<int32_t>> EncodeText(absl::string_view text) const;
@@ -36,10 +37,13 @@ class Vocabulary final : public TokenPieces {
   bool IsSpecial(int32_t id) const override { return tokenizer_->IsSpecial(id); }
 
   const ModelConfig& config() const { return config_; }
+  // Ids that end an answer.
+  const std::vector<int32_t>& eos_token_ids() const { return eos_token_ids_; }
 
  private:
   const ModelConfig config_;
   const std::unique_ptr<Tokenizer> tokenizer_;
+  std::vector<int32_t> eos_token_ids_;
 };
 
 }  // namespace m1
