@@ -1,6 +1,7 @@
 """`m1 up`: the cluster starts, repairs itself, and ends without a child left."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -102,6 +103,19 @@ def test_inproc_has_no_expert_process(stubs):
     finally:
         code, log = up.end()
     assert code == 0, log
+
+
+SET_BY_UP = {"port", "model", "experts", "shard", "expert_workers", "attention_workers"}
+
+
+def test_every_flag_of_a_server_is_passed_on():
+    for name in ("m1-router", "m1-attention-worker", "m1-expert-worker"):
+        text = subprocess.run([os.path.join(BIN, name), "--help"], capture_output=True, text=True, check=False).stdout
+        flags = set(re.findall(r"^ +--([a-z_]+) \(", text, re.MULTILINE)) - SET_BY_UP
+        assert "log_level" in flags, text
+        for flag in flags:
+            code, log = run_up(f"--{flag}={'info' if flag == 'log_level' else 1}", "--transport=none")
+            assert code == 2 and "--transport" in log, f"{name} --{flag}: {log}"
 
 
 def run_up(*flags):

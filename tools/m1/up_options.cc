@@ -18,7 +18,7 @@ struct ServerFlag {
 };
 
 constexpr ServerFlag kServerFlags[] = {
-    {"address", kExpert | kAttention | kRouterBit},
+    {"address", kRouterBit},  // workers stay on loopback
     {"log_level", kExpert | kAttention | kRouterBit},
     {"activation_dtype", kExpert | kAttention},
     {"threads", kExpert | kAttention},
@@ -27,11 +27,14 @@ constexpr ServerFlag kServerFlags[] = {
     {"kv_bytes", kAttention},
     {"max_context_tokens", kAttention},
     {"max_step_tokens", kAttention},
+    {"max_replay_tokens", kAttention},
     {"exchange_timeout", kAttention},
     {"expert_loss_timeout", kAttention},
+    {"drain_timeout", kAttention | kRouterBit},
     {"queue_size", kRouterBit},
     {"max_message_bytes", kRouterBit},
     {"worker_loss_timeout", kRouterBit},
+    {"slow_reader_timeout", kRouterBit},
 };
 
 unsigned Bit(ProcessKind kind) {
@@ -85,6 +88,11 @@ absl::Status UpOptions::Validate() const {
   const auto bad = [](absl::string_view flag, auto got, absl::string_view wanted) {
     return absl::InvalidArgumentError(absl::StrCat("--", flag, " is ", got, ", wanted ", wanted));
   };
+  for (const auto& flag : passed_on) {
+    if (!IsServerFlag(flag.first)) {
+      return absl::InvalidArgumentError(absl::StrCat("unknown flag --", flag.first));
+    }
+  }
   if (model.empty()) return bad("model", "empty", "a directory");
   if (transport == "shm") {
     return absl::InvalidArgumentError("--transport shm is not available yet; use grpc or inproc");
@@ -99,11 +107,6 @@ absl::Status UpOptions::Validate() const {
     return bad("attention_workers", attention_workers, "1..64");
   }
   if (port < 0 || port > 65535) return bad("port", port, "0..65535");
-  for (const auto& flag : passed_on) {
-    if (!IsServerFlag(flag.first)) {
-      return absl::InvalidArgumentError(absl::StrCat("unknown flag --", flag.first));
-    }
-  }
   return absl::OkStatus();
 }
 
