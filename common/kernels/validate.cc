@@ -1,5 +1,7 @@
 #include "common/kernels/validate.h"
 
+#include <limits>
+
 #include "absl/strings/str_cat.h"
 
 #include "common/base/status_macros.h"
@@ -32,7 +34,8 @@ absl::Status CheckShape(absl::string_view what, ConstTensorView view, const Shap
 
 absl::Status CheckRows(absl::string_view what, const SequenceRows& rows, int64_t num_rows) {
   if (rows.row_begin >= 0 && rows.num_rows >= 0 && rows.first_position >= 0 &&
-      rows.row_begin <= num_rows && rows.num_rows <= num_rows - rows.row_begin) {
+      rows.row_begin <= num_rows && rows.num_rows <= num_rows - rows.row_begin &&
+      rows.first_position <= std::numeric_limits<int64_t>::max() - rows.num_rows) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(

@@ -48,7 +48,7 @@ absl::Status CheckAct(absl::string_view what, ConstTensorView view);
 absl::Status CheckDType(absl::string_view what, ConstTensorView view, DType dtype);
 absl::Status CheckRank(absl::string_view what, ConstTensorView view, int rank);
 absl::Status CheckShape(absl::string_view what, ConstTensorView view, const Shape& shape);
-// The rows lie in [0, num_rows), positions are not negative.
+// The rows lie in [0, num_rows); positions are not negative and do not overflow.
 absl::Status CheckRows(absl::string_view what, const SequenceRows& rows, int64_t num_rows);
 
 }  // namespace m1
