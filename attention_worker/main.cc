@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 
 #include "attention_worker/attention_service.h"
@@ -273,6 +272,6 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "Runs the attention layers of a MiniMax-M1 checkpoint.\n"
       "m1-attention-worker --port P --model DIR --expert_workers ADDR,...");
-  absl::ParseCommandLine(argc, argv);
+  m1::ParseFlags(argc, argv);
   return m1::Main();
 }

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
@@ -103,7 +102,7 @@ int Run() {
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "m1-router --model DIR --attention_workers ADDRESS,... [--port PORT]");
-  absl::ParseCommandLine(argc, argv);
+  m1::ParseFlags(argc, argv);
   const absl::Status status = m1::InitProcess(absl::GetFlag(FLAGS_log_level));
   if (!status.ok()) return m1::ExitWith(status);
   // A client's malformed request is the client's news, not a line in our log.

@@ -9,14 +9,12 @@ import re
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
 SOURCE_SUFFIXES = (".h", ".cc", ".cu")
 MAX_LINES = {".h": 200, ".cc": 400, ".cu": 400}
-MAX_TEST_LINES = 600  # a test file lists cases
+MAX_TEST_LINES = 700  # a test file lists cases
 TOP_FOLDERS = ("proto", "common", "router", "attention_worker", "expert_worker", "tools", "models", "examples",
                "deploy", "scripts", "tests")
 # Generated or data only: no README of their own needed below these.
 README_EXEMPT = ("models/", "tests/golden/", "tests/fuzz/corpus", "proto/m1", "proto/google", "scripts/lib",
                  "tests/common", "tests/router", "tests/attention_worker", "tests/expert_worker", "tests/tools")
-# Folders under construction.
-PENDING_READMES = ("router", "expert_worker")
 
 # First matching row wins: (what a file is, regular expression on its path, project includes it may have).
 # `own` stands for the file's own top folder. Tests may include anything.
@@ -145,7 +143,7 @@ def check_readmes(root):
         for folder, names, files in os.walk(os.path.join(root, top)):
             names[:] = sorted(name for name in names if name != "__pycache__")
             path = os.path.relpath(folder, root)
-            if (path + "/").startswith(README_EXEMPT) and path.count("/") or path in PENDING_READMES:
+            if (path + "/").startswith(README_EXEMPT) and path.count("/"):
                 continue
             if not set(files) - {"CMakeLists.txt", "README.md"} and not names:
                 continue
