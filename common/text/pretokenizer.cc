@@ -120,8 +120,8 @@ class PreTokenizer::Pattern {
 };
 
 PreTokenizer::PreTokenizer(std::vector<Pattern> patterns) : patterns_(std::move(patterns)) {}
-PreTokenizer::PreTokenizer(PreTokenizer&&) = default;
-PreTokenizer& PreTokenizer::operator=(PreTokenizer&&) = default;
+PreTokenizer::PreTokenizer(PreTokenizer&&) noexcept = default;
+PreTokenizer& PreTokenizer::operator=(PreTokenizer&&) noexcept = default;
 PreTokenizer::~PreTokenizer() = default;
 
 absl::StatusOr<PreTokenizer> PreTokenizer::Create(const std::vector<std::string>& patterns) {

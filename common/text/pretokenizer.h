@@ -26,8 +26,8 @@ class PreTokenizer {
   // dialect, from a file that nobody vouches for. Errors: DataLoss naming the pattern's fault.
   static absl::StatusOr<PreTokenizer> Create(const std::vector<std::string>& patterns);
 
-  PreTokenizer(PreTokenizer&&);
-  PreTokenizer& operator=(PreTokenizer&&);
+  PreTokenizer(PreTokenizer&&) noexcept;
+  PreTokenizer& operator=(PreTokenizer&&) noexcept;
   ~PreTokenizer();
 
   // Hands every piece of `text`, which must be UTF-8, to `sink`, in order; none is empty. Errors:

@@ -132,7 +132,8 @@ absl::Status ReadModel(const Json& model, TokenizerSpec* spec) {
   if (!dropout.is_null() && dropout != 0.0) return Unsupported("model.dropout", dropout);
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     const Json& affix = Get(model, key);
-    if (!affix.is_null() && affix != "") return Unsupported(absl::StrCat("model.", key), affix);
+    const bool is_empty = affix.is_string() && affix.get_ref<const std::string&>().empty();
+    if (!affix.is_null() && !is_empty) return Unsupported(absl::StrCat("model.", key), affix);
   }
   M1_ASSIGN_OR_RETURN(spec->ignore_merges, ReadBool(model, "model", "ignore_merges", false));
   return absl::OkStatus();

@@ -97,7 +97,7 @@ TEST(BpeMergesTest, EqualsTheDefinitionOnRandomMerges) {
     }
     std::shuffle(list.begin(), list.end(), random);
     const BpeMerges merges = MergesOf(list);
-    for (size_t length : {1, 2, 3, 17, 63, 64, 65, 66, 200}) {
+    for (const size_t length : {1u, 2u, 3u, 17u, 63u, 64u, 65u, 66u, 200u}) {
       std::string piece;
       while (piece.size() < length) piece.push_back(static_cast<char>('a' + below(3)));
       EXPECT_EQ(Encode(merges, piece), EncodeByDefinition(list, piece)) << piece;
