@@ -283,6 +283,55 @@ TEST_F(GenerateTest, TokenizesLongText) {
   EXPECT_EQ(bytes, request.text());
 }
 
+TEST_F(GenerateTest, PromptThatFillsTheContextEndsAtOnce) {
+  AddWorker({.max_context_tokens = 100});
+  StartRouter();
+  ASSERT_TRUE(WaitUntilServing());
+  const StreamResult result = Generate(TokenRequest(std::vector<int32_t>(100, 1), 5));
+  ASSERT_TRUE(result.status.ok()) << result.status.error_message();
+  EXPECT_TRUE(result.Ids().empty());
+  EXPECT_EQ(result.finish().reason(), v1::FINISH_REASON_LENGTH);
+}
+
+TEST_F(GenerateTest, UnaryCallsNameTheBadField) {
+  AddWorker();
+  StartRouter();
+  v1::TokenizeResponse tokens;
+  {
+    grpc::ClientContext context;
+    const grpc::Status status = inference_->Tokenize(&context, {}, &tokens);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(status.error_message(), HasSubstr("input"));
+  }
+  {
+    grpc::ClientContext context;
+    v1::TokenizeRequest request;
+    request.mutable_chat()->add_messages();
+    EXPECT_THAT(inference_->Tokenize(&context, request, &tokens).error_message(),
+                HasSubstr("chat.messages[0].role"));
+  }
+  for (int32_t id : {-1, 512}) {
+    grpc::ClientContext context;
+    v1::DetokenizeRequest request;
+    request.add_ids(1);
+    request.add_ids(id);
+    v1::DetokenizeResponse text;
+    const grpc::Status status = inference_->Detokenize(&context, request, &text);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(status.error_message(), HasSubstr("ids[1]"));
+  }
+}
+
+TEST_F(GenerateTest, TooLargeMessagesAreRefused) {
+  AddWorker();
+  RouterOptions options;
+  options.max_message_bytes = 4096;
+  StartRouter(options);
+  v1::GenerateRequest request;
+  request.set_text(std::string(5000, 'a'));
+  EXPECT_EQ(Generate(request).status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
 TEST_F(GenerateTest, TellsTheModel) {
   AddWorker({.max_context_tokens = 4096});
   StartRouter();
