@@ -1,6 +1,7 @@
 #include "expert_worker/engine.h"
 
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -29,26 +30,45 @@ void Engine::Loop() {
     if (pending_.empty()) {
       std::optional<EngineJob> job = queue_.Pop();
       if (!job.has_value()) return;
-      pending_.push_back(std::move(*job));
+      AddPending(std::move(*job));
     }
     Gather();
     Run(TakeRun());
   }
 }
 
+void Engine::AddPending(EngineJob job) {
+  active_clients_[job.client] = absl::Now();
+  pending_.push_back(std::move(job));
+}
+
+bool Engine::AllActiveArePending() {
+  const absl::Time limit = absl::Now() - options_.active_time;
+  std::set<int64_t> pending;
+  for (const EngineJob& job : pending_) pending.insert(job.client);
+  for (auto it = active_clients_.begin(); it != active_clients_.end();) {
+    if (!pending.contains(it->first)) {
+      if (it->second >= limit) return false;
+      it = active_clients_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  return true;
+}
+
 void Engine::Gather() {
   while (pending_.size() < options_.max_queued_jobs) {
     std::optional<EngineJob> job = queue_.TryPop();
     if (!job.has_value()) break;
-    pending_.push_back(std::move(*job));
+    AddPending(std::move(*job));
   }
-  const size_t num_clients = static_cast<size_t>(num_clients_);
-  if (pending_.size() >= num_clients) return;
+  if (active_clients_.size() < 2) return;
   const absl::Time deadline = absl::Now() + options_.gather_time;
-  while (pending_.size() < num_clients) {
+  while (pending_.size() < options_.max_queued_jobs && !AllActiveArePending()) {
     std::optional<EngineJob> job = queue_.PopUntil(deadline);
     if (!job.has_value()) return;
-    pending_.push_back(std::move(*job));
+    AddPending(std::move(*job));
   }
 }
 

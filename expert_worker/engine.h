@@ -1,10 +1,11 @@
 // One thread that runs expert jobs of all clients on one device. Jobs of one layer that wait at the
-// same time run together; when several clients are connected, it waits shortly for more of them,
-// since their steps tend to meet. Thread-safe.
+// same time run together; while several clients are active, it waits shortly for those that have
+// no job here yet, since their steps tend to meet. Thread-safe.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <thread>
 #include <vector>
 
@@ -17,6 +18,7 @@
 namespace m1 {
 
 struct EngineJob {
+  int64_t client = 0;  // who sent it: any number that is the sender's own
   ExpertJob work;  // valid by ExpertExecutor::ValidateJob; its views live until `done` was called
   absl::AnyInvocable<void(const absl::Status&) &&> done;  // called once, on the engine's thread
 };
@@ -25,8 +27,10 @@ struct EngineOptions {
   size_t max_queued_jobs = 256;
   // Rows that run together at most; a single job may be larger.
   int64_t max_run_rows = 4096;
-  // How long the first job waits for company when more than one client is connected.
+  // How long the first job waits for those of other active clients.
   absl::Duration gather_time = absl::Microseconds(100);
+  // A client is active for so long after its last job.
+  absl::Duration active_time = absl::Milliseconds(100);
 };
 
 // Counters since start.
@@ -47,8 +51,6 @@ class Engine {
 
   // False when the queue is full or the engine stops: the caller answers ResourceExhausted.
   bool TrySubmit(EngineJob&& job);
-  // How many clients may send jobs at the moment.
-  void set_num_clients(int32_t num_clients) { num_clients_ = num_clients; }
   EngineStats stats() const;
   // Refuses new jobs, runs those that wait, ends the thread.
   void Stop();
@@ -57,6 +59,9 @@ class Engine {
   void Loop();
   // Adds what waits in the queue, and what comes within gather_time, to pending_.
   void Gather();
+  void AddPending(EngineJob job);
+  // True when every active client has a job in pending_.
+  bool AllActiveArePending();
   // Takes the jobs that run with the oldest one out of pending_.
   std::vector<EngineJob> TakeRun();
   void Run(std::vector<EngineJob> run);
@@ -64,8 +69,8 @@ class Engine {
   ExpertExecutor* const executor_;
   const EngineOptions options_;
   BoundedQueue<EngineJob> queue_;
-  std::vector<EngineJob> pending_;  // oldest first; the thread's own
-  std::atomic<int32_t> num_clients_ = 0;
+  std::vector<EngineJob> pending_;                // oldest first; the thread's own
+  std::map<int64_t, absl::Time> active_clients_;  // when each sent its last job; the thread's own
   std::atomic<int64_t> num_jobs_ = 0;
   std::atomic<int64_t> num_runs_ = 0;
   std::atomic<int64_t> num_rows_ = 0;

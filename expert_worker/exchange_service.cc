@@ -1,14 +1,23 @@
 #include "expert_worker/exchange_service.h"
 
-#include <map>
+#include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "common/base/log.h"
+#include "common/exchange/frame.h"
 #include "common/rpc/identity_proto.h"
 #include "expert_worker/exchange_stream.h"
 
 namespace m1 {
+
+int ExchangeServiceOptions::max_message_bytes() const {
+  constexpr int64_t kPrefixBytes = 16;  // of the protobuf message around the frame
+  const int64_t rows = int64_t{max_rows} * shape.hidden_size * DTypeBytes(DType::kF32);
+  const int64_t pairs = int64_t{max_pairs} * static_cast<int64_t>(sizeof(RowExpert));
+  return static_cast<int>(
+      std::min<int64_t>(kFrameHeaderBytes + rows + pairs + kPrefixBytes, INT32_MAX));
+}
 
 // Describe, on gRPC's own threads; Exchange raw and on our queue.
 class ExchangeService::Describer final
@@ -79,19 +88,15 @@ void ExchangeService::Loop() {
 }
 
 void ExchangeService::AcceptStream() {
-  auto stream = std::make_shared<ExchangeStream>(this);
-  ExchangeStream& accepting = *stream;
+  std::shared_ptr<ExchangeStream> stream;
   {
     MutexLock lock(&mutex_);
-    streams_.insert(std::move(stream));
-    if (draining_) accepting.Drain();
+    stream = std::make_shared<ExchangeStream>(this, ++num_accepted_);
+    streams_.insert(stream);
+    if (draining_) stream->Drain();
   }
-  describer_->RequestExchange(accepting.context(), accepting.call(), queue_.get(), queue_.get(),
-                              accepting.accept_tag());
-}
-
-void ExchangeService::CountClients(int32_t change) {
-  engine_->set_num_clients(num_clients_ += change);
+  describer_->RequestExchange(stream->context(), stream->call(), queue_.get(), queue_.get(),
+                              stream->accept_tag());
 }
 
 void ExchangeService::Remove(ExchangeStream* stream) {

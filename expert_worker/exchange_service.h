@@ -12,7 +12,6 @@
 #include <grpcpp/completion_queue.h>
 #include <grpcpp/server_builder.h>
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <set>
@@ -35,7 +34,10 @@ struct ExchangeServiceOptions {
   int32_t max_rows = 2048;
   int32_t max_pairs = 16 * 2048;
   // Dispatches of one stream that may be unanswered before reading from it pauses.
-  int32_t max_unanswered = 64;
+  int32_t max_unanswered = 16;
+
+  // Of the largest dispatch, for the server's limit: what is larger is not even buffered.
+  int max_message_bytes() const;
 };
 
 class ExchangeStream;
@@ -65,7 +67,6 @@ class ExchangeService {
   void Loop();
   // Called by streams on the loop's thread.
   void AcceptStream();
-  void CountClients(int32_t change);
   void Remove(ExchangeStream* stream);
 
   const ExchangeServiceOptions options_;
@@ -73,10 +74,10 @@ class ExchangeService {
   Engine* const engine_;
   const std::unique_ptr<Describer> describer_;
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
-  std::atomic<int32_t> num_clients_ = 0;
   Mutex mutex_;
   std::set<std::shared_ptr<ExchangeStream>> streams_ ABSL_GUARDED_BY(mutex_);
   CondVar no_streams_;
+  int64_t num_accepted_ ABSL_GUARDED_BY(mutex_) = 0;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

@@ -20,8 +20,9 @@ struct ExchangeStream::Job {
   ExpertJob work;  // views of the above
 };
 
-ExchangeStream::ExchangeStream(ExchangeService* service)
+ExchangeStream::ExchangeStream(ExchangeService* service, int64_t client)
     : service_(service),
+      client_(client),
       call_(&context_),
       accept_tag_{this, Tag::Step::kAccepted},
       read_tag_{this, Tag::Step::kRead},
@@ -52,7 +53,6 @@ void ExchangeStream::OnEvent(Tag::Step step, bool ok) {
 
 void ExchangeStream::OnAccepted() {
   service_->AcceptStream();
-  service_->CountClients(1);
   M1_VLOG(1) << "attention worker connected peer=" << context_.peer();
   MutexLock lock(&mutex_);
   accepted_ = true;
@@ -63,8 +63,6 @@ void ExchangeStream::OnRead(bool ok) {
   if (ok) {
     Handle();
     incoming_.Clear();
-  } else {
-    service_->CountClients(-1);
   }
   bool done = false;
   {
@@ -106,6 +104,7 @@ void ExchangeStream::Handle() {
     return AnswerError(header.id, status);
   }
   EngineJob engine_job;
+  engine_job.client = client_;
   engine_job.work = job->work;
   engine_job.done = [self = shared_from_this(),
                      owned = std::move(job)](const absl::Status& result) mutable {

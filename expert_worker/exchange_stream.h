@@ -29,7 +29,8 @@ class ExchangeStream : public std::enable_shared_from_this<ExchangeStream> {
     Step step = Step::kAccepted;
   };
 
-  explicit ExchangeStream(ExchangeService* service);
+  // `client` is this stream's own number.
+  ExchangeStream(ExchangeService* service, int64_t client);
 
   grpc::ServerContext* context() { return &context_; }
   grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>* call() { return &call_; }
@@ -58,6 +59,7 @@ class ExchangeStream : public std::enable_shared_from_this<ExchangeStream> {
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   ExchangeService* const service_;
+  const int64_t client_;
   grpc::ServerContext context_;
   grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer> call_;
   grpc::ByteBuffer incoming_;  // the queue's thread only

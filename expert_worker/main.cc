@@ -107,7 +107,7 @@ absl::Status Serve(const ExpertWorkerOptions& options,
   ServerOptions server;
   server.address = options.address;
   server.port = options.port;
-  server.max_receive_message_bytes = -1;  // frames are bounded by what they hold, see max_rows
+  server.max_receive_message_bytes = service_options.max_message_bytes();
   M1_ASSIGN_OR_RETURN(
       const std::unique_ptr<ServerRunner> runner,
       ServerRunner::Start(server, {service.service()},

@@ -57,9 +57,10 @@ class EngineTest : public testing::Test {
  protected:
   EngineTest() : rows_(DType::kF32, {2, 8}) {}
 
-  EngineJob Job(int32_t layer) {
-    return {{layer, rows_.view(), {}, {}},
-            [this](const absl::Status& status) { results_.push_back(status); }};
+  EngineJob Job(int32_t layer, int64_t client = 0) {
+    return {client, {layer, rows_.view(), {}, {}}, [this](const absl::Status& status) {
+              results_.push_back(status);
+            }};
   }
 
   Tensor rows_;
@@ -119,28 +120,48 @@ TEST_F(EngineTest, ReportsTheExecutorsErrorToEveryJobOfTheRun) {
   EXPECT_EQ(results_[0], executor_.result_);
 }
 
-TEST_F(EngineTest, WaitsForTheOtherClientOfTheSameLayer) {
+TEST_F(EngineTest, WaitsForAnotherActiveClient) {
   EngineOptions options;
-  options.gather_time = absl::Seconds(60);  // ends as soon as the second job is there
-  executor_.gate_.Set();
+  options.gather_time = absl::Seconds(60);  // ends as soon as the other's job is there
+  options.active_time = absl::Seconds(60);
   Engine engine(&executor_, options);
-  engine.set_num_clients(2);
-  ASSERT_TRUE(engine.TrySubmit(Job(1)));
-  ASSERT_TRUE(engine.TrySubmit(Job(1)));
+  ASSERT_TRUE(engine.TrySubmit(Job(0, 1)));
+  executor_.started_.Wait();
+  ASSERT_TRUE(engine.TrySubmit(Job(1, 2)));
+  ASSERT_TRUE(engine.TrySubmit(Job(1, 1)));
+  executor_.gate_.Set();
+  // Both clients are active from here on.
+  ASSERT_TRUE(engine.TrySubmit(Job(2, 1)));
+  ASSERT_TRUE(engine.TrySubmit(Job(2, 2)));
   engine.Stop();
-  EXPECT_THAT(executor_.runs_, ElementsAre(std::pair(1, 2)));
+  EXPECT_THAT(executor_.runs_, ElementsAre(std::pair(0, 1), std::pair(1, 2), std::pair(2, 2)));
 }
 
-TEST_F(EngineTest, DoesNotWaitForAClientThatSendsNothing) {
+TEST_F(EngineTest, DoesNotWaitLongForAClientThatSendsNothing) {
   EngineOptions options;
   options.gather_time = absl::Milliseconds(1);
-  executor_.gate_.Set();
+  options.active_time = absl::Seconds(60);
   Engine engine(&executor_, options);
-  engine.set_num_clients(2);
-  ASSERT_TRUE(engine.TrySubmit(Job(1)));
-  executor_.started_.Wait();
+  ASSERT_TRUE(engine.TrySubmit(Job(0, 1)));
+  ASSERT_TRUE(engine.TrySubmit(Job(1, 2)));
+  executor_.gate_.Set();
   engine.Stop();
-  EXPECT_THAT(executor_.runs_, ElementsAre(std::pair(1, 1)));
+  EXPECT_EQ(results_.size(), 2U);
+}
+
+TEST_F(EngineTest, ForgetsAClientThatWentQuiet) {
+  EngineOptions options;
+  options.gather_time = absl::Hours(1);  // a wait for the quiet client would never end
+  options.active_time = absl::ZeroDuration();
+  Engine engine(&executor_, options);
+  ASSERT_TRUE(engine.TrySubmit(Job(0, 1)));
+  executor_.started_.Wait();
+  executor_.gate_.Set();
+  RecordingExecutor::Latch done;
+  EngineJob job = Job(1, 2);
+  job.done = [&done](const absl::Status&) { done.Set(); };
+  ASSERT_TRUE(engine.TrySubmit(std::move(job)));
+  done.Wait();
 }
 
 TEST(EngineWithExpertsTest, ManyThreadsGetTheirOwnRows) {
@@ -149,7 +170,6 @@ TEST(EngineWithExpertsTest, ManyThreadsGetTheirOwnRows) {
   const RandomExperts weights(kShape, DType::kBf16);
   LocalExperts local(weights, {0, 1, 2, 3}, DType::kBf16);
   Engine engine(&local.executor, {});
-  engine.set_num_clients(3);
   std::vector<std::thread> clients;
   for (uint32_t client = 0; client < 3; ++client) {
     clients.emplace_back([&, client] {
@@ -162,6 +182,7 @@ TEST(EngineWithExpertsTest, ManyThreadsGetTheirOwnRows) {
         RecordingExecutor::Latch done;
         absl::Status result;
         EngineJob job = {
+            client,
             {batch.layer, batch.rows.view(), pairs,
              batch.out.view().Reshape({static_cast<int64_t>(pairs.size()), kShape.hidden_size})},
             [&](const absl::Status& status) {

@@ -241,7 +241,7 @@ TEST_F(ExchangeServiceTest, ClientsThatVanishLeaveTheOthersAlone) {
 }
 
 TEST_F(ExchangeServiceTest, ClientThatReadsLateGetsEveryAnswer) {
-  // More than the 64 dispatches that may be unanswered: reading pauses, and goes on.
+  // More than the 16 dispatches that may be unanswered: reading pauses, and goes on.
   constexpr int kNumFrames = 200;
   RawClient client(worker_.address());
   const grpc::ByteBuffer message = MakeFrameMessage(Sample().Encode());
