@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_join.h"
 
+#include "common/kernels/cpu/targets.h"
 #include "common/tensor/tensor.h"
 #include "tests/support/status_matchers.h"
 
@@ -29,6 +30,15 @@ TEST(CpuBackendTest, SaysWhichTargetsRunHere) {
             << "; missing: " << (missing.empty() ? "none" : absl::StrJoin(missing, ", ")) << "\n";
   ASSERT_FALSE(supported.empty());
   EXPECT_EQ(supported.back(), "portable");
+}
+
+// Only a processor's own dot product may differ: the others are two fused multiply-adds.
+TEST(CpuBackendTest, LeavesOutNoTargetThatTheMachineHas) {
+  for (const CpuTarget& target : CpuTargets()) {
+    if (target.name != std::string("avx512bf16") && target.machine_has()) {
+      EXPECT_TRUE(CanRun(target)) << target.name;
+    }
+  }
 }
 
 TEST(CpuBackendTest, PicksTheBestTargetUnlessToldOne) {

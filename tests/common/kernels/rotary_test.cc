@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <vector>
 
 #include "common/kernels/reference/attention_ops.h"
@@ -44,6 +46,29 @@ TEST(RotaryTableTest, RoundsTheAngleToFp32First) {
   EXPECT_EQ(sin.data_as<float>()[0], 0.0f);
   EXPECT_EQ(cos.data_as<float>()[1], static_cast<float>(std::cos(static_cast<double>(angle))));
   EXPECT_EQ(sin.data_as<float>()[1], static_cast<float>(std::sin(static_cast<double>(angle))));
+}
+
+// cos and sin come from libm: another libm with other last bits would give other answers.
+TEST(RotaryTableTest, HasTheBitsOfTheTableThatAnswersWereMadeWith) {
+  std::vector<float> inv_freq;
+  for (int k = 0; k < 32; ++k) {
+    const float exponent = static_cast<float>(2 * k) / 64.0f;
+    inv_freq.push_back(1.0f / static_cast<float>(std::pow(1e7, static_cast<double>(exponent))));
+  }
+  std::vector<int64_t> positions;
+  for (int64_t p = 0; p < 10'240'000; p += 9973) positions.push_back(p);
+  const auto rows = static_cast<int64_t>(positions.size());
+  Tensor cos(DType::kF32, {rows, 32});
+  Tensor sin(DType::kF32, {rows, 32});
+  FillRotaryTable(positions, inv_freq, cos.view(), sin.view());
+  uint64_t hash = 0xcbf29ce484222325U;  // FNV-1a over the words
+  for (const Tensor* table : {&cos, &sin}) {
+    for (int64_t i = 0; i < rows * 32; ++i) {
+      hash ^= std::bit_cast<uint32_t>(table->data_as<float>()[i]);
+      hash *= 0x100000001b3U;
+    }
+  }
+  EXPECT_EQ(hash, 2336747384448572095U);
 }
 
 TEST(AppendKvTest, WritesAcrossABlockBorder) {

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "tests/common/kernels/kernel_testing.h"
@@ -146,6 +148,30 @@ TEST_F(SoftmaxKernelsTest, SubnormalsAndInfinitiesGiveEqualBits) {
     for (const DType act : kActTypes) {
       ExpectEqual(random, Case(random, act, {4, 1, 32}, {{0, 70, 0}, {0, 2, 1023}}));
     }
+  }
+}
+
+// The heaviest v is -0 and the other one so small that its product is flushed to -0: the masked
+// keys behind, which add +0, decide the sign.
+TEST_F(SoftmaxKernelsTest, MaskedKeysTurnMinusZeroIntoZero) {
+  for (const DType act : kActTypes) {
+    RandomTensors random(7);
+    Case c(random, act, {1, 1, 16}, {{0, 2, 0}});
+    const float numbers[2] = {-0.0f, -std::numeric_limits<float>::min()};
+    for (int64_t i = 0; i < 32; ++i) {
+      const float key = i < 16 ? 1.0f : 0.0f;
+      const float value = numbers[i / 16];
+      if (act == DType::kBf16) {
+        c.q.data_as<Bf16>()[i] = FloatToBf16(1.0f);
+        c.k.data_as<Bf16>()[i] = FloatToBf16(key);
+        c.v.data_as<Bf16>()[i] = FloatToBf16(value);
+      } else {
+        c.q.data_as<float>()[i] = 1.0f;
+        c.k.data_as<float>()[i] = key;
+        c.v.data_as<float>()[i] = value;
+      }
+    }
+    ExpectEqual(random, std::move(c));
   }
 }
 
