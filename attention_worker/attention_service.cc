@@ -1,5 +1,6 @@
 #include "attention_worker/attention_service.h"
 
+#include <atomic>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -12,21 +13,28 @@
 namespace m1 {
 namespace {
 
-// Steps that a router may be behind before it is taken for dead.
+// How far a router may be behind before it is taken for dead.
 constexpr size_t kMaxQueuedEvents = 8192;
+constexpr size_t kMaxQueuedBytes = 64 << 20;
 
-// From the engine's thread to the stream's writing thread.
+// From the engine to the stream's writing thread.
 class EventQueue final : public EventSink {
  public:
   explicit EventQueue(grpc::ServerContext* context) : context_(context) {}
 
   void OnStep(const StepEvents& events) override {
-    if (events_.TryPush(StepEvent(events))) return;
+    v1::RunEvent event = StepEvent(events);
+    const size_t bytes = event.ByteSizeLong();
+    if (queued_bytes_ + bytes <= kMaxQueuedBytes && events_.TryPush(std::move(event))) {
+      queued_bytes_ += bytes;
+      return;
+    }
     MutexLock lock(&mutex_);
     if (context_ != nullptr) context_->TryCancel();
   }
 
   std::optional<v1::RunEvent> Pop() { return events_.Pop(); }
+  void OnWritten(const v1::RunEvent& event) { queued_bytes_ -= event.ByteSizeLong(); }
 
   // The context is gone after this.
   void Close() {
@@ -37,6 +45,7 @@ class EventQueue final : public EventSink {
 
  private:
   BoundedQueue<v1::RunEvent> events_{kMaxQueuedEvents};
+  std::atomic<size_t> queued_bytes_ = 0;
   Mutex mutex_;
   grpc::ServerContext* context_ ABSL_GUARDED_BY(mutex_);
 };
@@ -114,6 +123,7 @@ grpc::Status AttentionService::Run(grpc::ServerContext* context,
   std::thread writer([&] {
     while (std::optional<v1::RunEvent> event = events->Pop()) {
       if (!stream->Write(*event)) context->TryCancel();
+      events->OnWritten(*event);
     }
   });
   absl::Status status;

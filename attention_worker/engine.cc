@@ -19,10 +19,11 @@ bool IsStopToken(const SequenceStart& start, int32_t id) {
          start.stop_token_ids.end();
 }
 
-// An equal part of what is free; what does not divide goes round.
-int64_t Share(int64_t free, int64_t num_clients, int64_t client_index, int64_t turn) {
-  const int64_t rest = free % num_clients;
-  return free / num_clients + ((client_index + turn) % num_clients < rest ? 1 : 0);
+// What went wrong between workers is not the request's fault: only "try elsewhere" passes.
+absl::Status StepError(const absl::Status& status) {
+  if (status.ok() || absl::IsUnavailable(status) || absl::IsCancelled(status)) return status;
+  return absl::InternalError(
+      absl::StrCat(absl::StatusCodeToString(status.code()), ": ", status.message()));
 }
 
 }  // namespace
@@ -45,11 +46,13 @@ Engine::~Engine() {
 
 int64_t Engine::AddClient(std::shared_ptr<EventSink> sink) {
   const int64_t client_id = next_client_id_++;
-  commands_.TryPush(AddClientCommand{client_id, std::move(sink)});
+  commands_.PushAlways(AddClientCommand{client_id, std::move(sink)});
   return client_id;
 }
 
-void Engine::RemoveClient(int64_t client_id) { commands_.TryPush(RemoveClientCommand{client_id}); }
+void Engine::RemoveClient(int64_t client_id) {
+  commands_.PushAlways(RemoveClientCommand{client_id});
+}
 
 absl::Status Engine::Submit(int64_t client_id, SequenceCommand command) {
   if (commands_.TryPush(ClientCommand{client_id, std::move(command)})) return absl::OkStatus();
@@ -57,7 +60,21 @@ absl::Status Engine::Submit(int64_t client_id, SequenceCommand command) {
       absl::StrCat(kMaxQueuedCommands, " commands wait already, or the worker ends"));
 }
 
-void Engine::Wake() { commands_.TryPush(WakeCommand{}); }
+void Engine::Wake() { commands_.PushAlways(WakeCommand{}); }
+
+void Engine::OnExpertsChanged() {
+  Wake();
+  // The loop may be inside a step that waits for these very experts.
+  if (exchange_->MissingExperts().empty()) return;
+  MutexLock lock(&sent_mutex_);
+  for (auto& [client_id, sent] : sent_) {
+    if (!sent.credits.ready) continue;
+    sent.credits.ready = false;
+    StepEvents events;
+    events.credits = sent.credits;
+    sent.sink->OnStep(events);
+  }
+}
 
 void Engine::Drain() {
   draining_ = true;
@@ -129,14 +146,14 @@ bool Engine::RunStep() {
   if (!plan.rows.empty()) {
     std::vector<LogitPurpose> purposes;
     const StepBatch batch = MakeBatch(plan, purposes);
-    const absl::Status status = forward_->Run(
+    const absl::Status status = StepError(forward_->Run(
         batch, [&](int64_t first, ConstTensorView logits, std::span<const float> lse) {
           const auto vocab = static_cast<size_t>(logits.dim(1));
           for (size_t i = 0; i < lse.size(); ++i) {
             HandleRow(purposes[static_cast<size_t>(first) + i],
                       {logits.data_as<float>() + i * vocab, vocab}, lse[i]);
           }
-        });
+        }));
     FinishStep(plan, status);
   }
   UpdateStats(plan);
@@ -267,21 +284,21 @@ void Engine::Finish(const SequenceKey& key, FinishedSequence finished) {
 }
 
 void Engine::Deliver() {
-  const auto num_clients = static_cast<int64_t>(clients_.size());
-  const int64_t turn = stats().step_count;
-  int64_t index = 0;
-  for (auto& [client_id, client] : clients_) {
-    client.events.credits = {
-        .handled_start_count = client.handled_start_count,
-        .state_slots =
-            static_cast<int32_t>(Share(policy_.num_grantable_slots(), num_clients, index, turn)),
-        .kv_blocks = Share(policy_.num_grantable_blocks(), num_clients, index, turn),
-        .ready = ready_ && !draining_};
-    ++index;
-    if (client.events.empty() && client.events.credits == client.sent) continue;
-    client.sent = client.events.credits;
-    client.sink->OnStep(client.events);
-    client.events = {};
+  {
+    MutexLock lock(&sent_mutex_);
+    for (auto& [client_id, sent] : sent_) {
+      Client& client = clients_[client_id];
+      // Every client may use all that is free: what two of them start at once waits here for its
+      // turn.
+      client.events.credits = {.handled_start_count = client.handled_start_count,
+                               .state_slots = static_cast<int32_t>(policy_.num_grantable_slots()),
+                               .kv_blocks = policy_.num_grantable_blocks(),
+                               .ready = ready_ && !draining_};
+      if (client.events.empty() && client.events.credits == sent.credits) continue;
+      sent.credits = client.events.credits;
+      sent.sink->OnStep(client.events);
+      client.events = {};
+    }
   }
   MutexLock lock(&stats_mutex_);
   stats_.used_sequences = static_cast<int32_t>(policy_.num_used_slots());

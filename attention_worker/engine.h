@@ -18,7 +18,7 @@
 
 namespace m1 {
 
-// Where a client's events go. Called on the engine's thread: must not wait.
+// Where a client's events go. One call at a time, with a lock of the engine held: must not wait.
 class EventSink {
  public:
   virtual ~EventSink() = default;
@@ -76,8 +76,9 @@ class Engine {
   // Errors: ResourceExhausted when too many commands wait.
   absl::Status Submit(int64_t client_id, SequenceCommand command);
 
-  // Looks again at what the exchange can reach.
-  void Wake();
+  // The exchange reaches more or fewer experts than before. Also tells the clients when the loop
+  // waits for lost ones.
+  void OnExpertsChanged();
   // No new sequences by credit from now on; resident ones go on.
   void Drain();
   EngineStats stats() const;
@@ -97,10 +98,12 @@ class Engine {
   struct WakeCommand {};
   using Command = std::variant<WakeCommand, AddClientCommand, RemoveClientCommand, ClientCommand>;
   struct Client {
-    std::shared_ptr<EventSink> sink;
-    StepEvents events = {};  // since the last delivery
-    Credits sent = {};
+    StepEvents events;  // since the last delivery
     int64_t handled_start_count = 0;
+  };
+  struct SentCredits {
+    std::shared_ptr<EventSink> sink;
+    Credits credits = {};
   };
   // What the logits of a row are for.
   struct LogitPurpose {
@@ -108,6 +111,7 @@ class Engine {
     int64_t token_index;  // the token that the row predicts
   };
 
+  void Wake();
   void Loop();
   // Waits for a command (unless `poll`), then handles all that are there.
   void HandleCommands(bool poll);
@@ -149,6 +153,9 @@ class Engine {
   std::map<int64_t, Client> clients_;
   bool ready_ = false;
   absl::Time experts_missing_since_ = absl::InfiniteFuture();
+
+  Mutex sent_mutex_;  // held while a sink is called, so that its events stay in order
+  std::map<int64_t, SentCredits> sent_ ABSL_GUARDED_BY(sent_mutex_);  // same keys as clients_
 
   mutable Mutex stats_mutex_;
   EngineStats stats_ ABSL_GUARDED_BY(stats_mutex_);

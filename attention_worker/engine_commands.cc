@@ -22,9 +22,15 @@ absl::Status CheckTokenIds(std::span<const int32_t> ids, int32_t vocab_size) {
 
 void Engine::Handle(Command& command) {
   if (auto* add = std::get_if<AddClientCommand>(&command)) {
-    clients_.emplace(add->client_id, Client{.sink = std::move(add->sink)});
+    clients_.emplace(add->client_id, Client());
+    MutexLock lock(&sent_mutex_);
+    sent_.emplace(add->client_id, SentCredits{.sink = std::move(add->sink)});
   } else if (auto* remove = std::get_if<RemoveClientCommand>(&command)) {
     clients_.erase(remove->client_id);
+    {
+      MutexLock lock(&sent_mutex_);
+      sent_.erase(remove->client_id);
+    }
     for (const SequenceKey& key : policy_.Keys()) {
       if (key.client_id == remove->client_id) policy_.Remove(key);
     }

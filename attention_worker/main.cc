@@ -140,7 +140,7 @@ PrefetchProgress ProgressLog() {
       M1_LOG(kInfo) << "loading percent=" << 10 * tenth << " bytes=" << done_bytes;
     }
     last_tenth = tenth;
-    return true;
+    return !TerminationRequested();
   };
 }
 
@@ -229,12 +229,11 @@ absl::Status Worker::Serve(const ServerOptions& server_options) {
   AttentionService service(ToProto(identity_), limits_, engine_.get(), exchange_.get());
   M1_ASSIGN_OR_RETURN(std::unique_ptr<ServerRunner> runner,
                       ServerRunner::Start(server_options, {&service}));
-  const auto update = [this, &runner] {
+  readiness_.Set([this, &runner] {
     runner->SetServing(exchange_->MissingExperts().empty() && !engine_->stats().draining);
-    engine_->Wake();
-  };
-  readiness_.Set(update);
-  update();
+    engine_->OnExpertsChanged();
+  });
+  readiness_.Notify();
   runner->WaitForSignal();
   Drain(*runner);
   readiness_.Set(nullptr);
@@ -242,12 +241,14 @@ absl::Status Worker::Serve(const ServerOptions& server_options) {
 }
 
 void Worker::Drain(ServerRunner& runner) {
-  runner.SetServing(false);
   engine_->Drain();
+  readiness_.Notify();  // not serving from here on
   const absl::Time deadline = absl::Now() + options_.drain_timeout;
   const auto busy = [this] {
     const EngineStats stats = engine_->stats();
-    return stats.used_sequences > 0 || stats.waiting_sequences > 0;
+    // Without experts nothing goes on: routers replay elsewhere what is left.
+    return exchange_->MissingExperts().empty() &&
+           (stats.used_sequences > 0 || stats.waiting_sequences > 0);
   };
   while (busy() && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(20));
   runner.Shutdown(absl::Seconds(1));

@@ -1,10 +1,14 @@
 #include "attention_worker/options.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 
 #include "attention_worker/kv_cache.h"
+#include "attention_worker/linear_state.h"
 #include "common/base/status_macros.h"
 
 namespace m1 {
@@ -53,6 +57,22 @@ absl::StatusOr<int64_t> KvBlocks(const AttentionWorkerOptions& options, const Mo
   return blocks;
 }
 
+// Leases are promised up front: what the machine does not have is refused now, not found out under
+// load.
+absl::Status CheckMemory(const ModelConfig& config, DType activation_dtype,
+                         const StepLimits& limits) {
+  const double bytes = static_cast<double>(limits.max_sequences) *
+                           static_cast<double>(LinearState::SlotBytes(config, activation_dtype)) +
+                       static_cast<double>(limits.kv_blocks) *
+                           static_cast<double>(KvCache::BlockBytes(config, activation_dtype));
+  const double machine_bytes =
+      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
+  if (bytes <= machine_bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "--max_sequences %d and --kv_bytes for %d blocks take %.0f MiB, the machine has %.0f MiB",
+      limits.max_sequences, limits.kv_blocks, bytes / (1 << 20), machine_bytes / (1 << 20)));
+}
+
 }  // namespace
 
 absl::Status Validate(const AttentionWorkerOptions& options) {
@@ -90,6 +110,7 @@ absl::StatusOr<StepLimits> Limits(const AttentionWorkerOptions& options, const M
   M1_ASSIGN_OR_RETURN(limits.max_context_tokens, ContextTokens(options, config));
   M1_ASSIGN_OR_RETURN(limits.kv_blocks,
                       KvBlocks(options, config, activation_dtype, limits.max_context_tokens));
+  M1_RETURN_IF_ERROR(CheckMemory(config, activation_dtype, limits));
   return limits;
 }
 

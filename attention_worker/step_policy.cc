@@ -12,6 +12,7 @@ namespace {
 
 // Sequences that may wait for a slot, as a multiple of the slots.
 constexpr int64_t kWaitingPerSlot = 8;
+constexpr int32_t kMaxCandidates = 20;
 
 int64_t BlocksFor(int64_t num_tokens) { return (num_tokens + kKvBlockTokens - 1) / kKvBlockTokens; }
 
@@ -24,7 +25,36 @@ bool Senior(const Sequence* a, const Sequence* b) {
   return a->key < b->key;
 }
 
+// The router checks what users send; this keeps a router of another mind from undefined behaviour.
+absl::Status CheckSampling(const SequenceStart& start) {
+  const SamplingParams& sampling = start.sampling;
+  // Written so that NaN fails.
+  if (!(sampling.temperature >= 0.0F && sampling.temperature <= 100.0F)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("temperature ", sampling.temperature, ", wanted 0 to 100"));
+  }
+  if (!(sampling.top_p > 0.0F && sampling.top_p <= 1.0F)) {
+    return absl::InvalidArgumentError(absl::StrCat("top_p ", sampling.top_p, ", wanted (0, 1]"));
+  }
+  if (!(sampling.min_p >= 0.0F && sampling.min_p <= 1.0F)) {
+    return absl::InvalidArgumentError(absl::StrCat("min_p ", sampling.min_p, ", wanted 0 to 1"));
+  }
+  if (sampling.top_k < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("top_k ", sampling.top_k, " is negative"));
+  }
+  if (start.candidate_count < 0 || start.candidate_count > kMaxCandidates) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("candidate_count ", start.candidate_count, ", wanted 0 to ", kMaxCandidates));
+  }
+  if (start.next_prompt_logprob_index < 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "next_prompt_logprob_index ", start.next_prompt_logprob_index, " is negative"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckStart(const SequenceStart& start, const StepLimits& limits) {
+  if (absl::Status status = CheckSampling(start); !status.ok()) return status;
   const auto num_tokens = static_cast<int64_t>(start.token_ids.size());
   if (start.prompt_token_count < 1 || start.prompt_token_count > num_tokens) {
     return absl::InvalidArgumentError(absl::StrCat("prompt_token_count ", start.prompt_token_count,

@@ -26,6 +26,15 @@ class BoundedQueue {
     return true;
   }
 
+  // For the few items that may not be refused: goes beyond the capacity. False when closed.
+  bool PushAlways(T&& item) {
+    MutexLock lock(&mutex_);
+    if (closed_) return false;
+    items_.push_back(std::move(item));
+    not_empty_.Signal();
+    return true;
+  }
+
   // Waits for an item; nullopt once closed and empty.
   std::optional<T> Pop() {
     MutexLock lock(&mutex_);

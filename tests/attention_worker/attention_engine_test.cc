@@ -22,13 +22,19 @@ class FaultyExchange final : public ExpertExchange {
   struct Faults {
     std::atomic<bool> missing = false;
     std::atomic<bool> fail_combine = false;
+    std::atomic<bool> block_combine = false;
+    std::atomic<bool> is_blocked = false;
   };
   FaultyExchange(std::unique_ptr<ExpertExchange> inner, Faults* faults)
       : inner_(std::move(inner)), faults_(faults) {}
 
   absl::Status Dispatch(const DispatchBatch& batch) override { return inner_->Dispatch(batch); }
   absl::Status Combine() override {
-    if (faults_->fail_combine) return absl::UnavailableError("experts 3 have no host");
+    while (faults_->block_combine) {
+      faults_->is_blocked = true;
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    if (faults_->fail_combine) return absl::InvalidArgumentError("hidden size");
     return inner_->Combine();
   }
   std::vector<int32_t> MissingExperts() const override {
@@ -240,7 +246,7 @@ TEST_F(EngineTest, WaitsForMissingExperts) {
   absl::SleepFor(absl::Milliseconds(50));
   EXPECT_EQ(model_->stats().step_count, 0);
   faults_.missing = false;
-  model_->engine().Wake();
+  model_->engine().OnExpertsChanged();
   sink_->WaitForFinished(1);
   EXPECT_EQ(sink_->finished()[0].end, SequenceEnd::kLength);
 }
@@ -261,7 +267,8 @@ TEST_F(EngineTest, AFailedStepEndsItsSequencesOnly) {
   faults_.fail_combine = true;
   Submit(Greedy(1, 5));
   sink_->WaitForFinished(1);
-  EXPECT_EQ(sink_->finished()[0].status.code(), absl::StatusCode::kUnavailable);
+  // A disagreement between workers is not the request's fault.
+  EXPECT_EQ(sink_->finished()[0].status.code(), absl::StatusCode::kInternal);
   faults_.fail_combine = false;
   Submit(Greedy(2, 5));
   sink_->WaitForFinished(2);
@@ -285,7 +292,7 @@ TEST_F(EngineTest, NonFiniteLogitsEndTheirSequence) {
   sink_->WaitForFinished(2);
 }
 
-TEST_F(EngineTest, ClientsShareCredits) {
+TEST_F(EngineTest, EveryClientMayUseWhatIsFree) {
   Create();
   const auto wait_for_credits = [](RecordingSink& sink, int64_t started, int32_t slots) {
     sink.WaitFor([=](const RecordingSink& s) ABSL_NO_THREAD_SAFETY_ANALYSIS {
@@ -296,17 +303,56 @@ TEST_F(EngineTest, ClientsShareCredits) {
   wait_for_credits(*sink_, 0, 64);
   auto other = std::make_shared<RecordingSink>();
   model_->engine().AddClient(other);
-  wait_for_credits(*sink_, 0, 32);
-  wait_for_credits(*other, 0, 32);
+  wait_for_credits(*other, 0, 64);
   SequenceStart start = Greedy(1, 3);
   start.pause_at_generated_count = 1;
   Submit(start);
   WaitForPauses(1);
+  wait_for_credits(*sink_, 1, 63);
+  wait_for_credits(*other, 0, 63);
   Submit(CancelSequence{.sequence_id = 1});
-  wait_for_credits(*sink_, 1, 32);
+  wait_for_credits(*sink_, 1, 64);
   model_->engine().Drain();
   sink_->WaitFor([](const RecordingSink& s)
                      ABSL_NO_THREAD_SAFETY_ANALYSIS { return !s.credits_.ready; });
+}
+
+// The loop is inside Combine, where it waits for experts: clients hear of it nevertheless.
+TEST_F(EngineTest, ALossDuringAStepIsTold) {
+  Create();
+  sink_->WaitFor([](const RecordingSink& s)
+                     ABSL_NO_THREAD_SAFETY_ANALYSIS { return s.credits_.ready; });
+  faults_.block_combine = true;
+  Submit(Greedy(1, 5));
+  while (!faults_.is_blocked) absl::SleepFor(absl::Milliseconds(1));
+  faults_.missing = true;
+  model_->engine().OnExpertsChanged();
+  sink_->WaitFor([](const RecordingSink& s)
+                     ABSL_NO_THREAD_SAFETY_ANALYSIS { return !s.credits_.ready; });
+  faults_.missing = false;
+  faults_.block_combine = false;
+  model_->engine().OnExpertsChanged();
+  sink_->WaitForFinished(1);
+  sink_->WaitFor([](const RecordingSink& s) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return s.credits_.ready && s.credits_.handled_start_count == 1;
+  });
+}
+
+TEST_F(EngineTest, SamplingOutOfRangeIsRefused) {
+  Create();
+  SequenceStart min_p = Greedy(1, 5);
+  min_p.sampling.min_p = 2.0F;
+  Submit(min_p);
+  SequenceStart top_p = Greedy(2, 5);
+  top_p.sampling.top_p = std::numeric_limits<float>::quiet_NaN();
+  Submit(top_p);
+  SequenceStart candidates = Greedy(3, 5);
+  candidates.candidate_count = -1;
+  Submit(candidates);
+  sink_->WaitForFinished(3);
+  EXPECT_THAT(sink_->finished()[0].status.message(), HasSubstr("min_p 2"));
+  EXPECT_THAT(sink_->finished()[1].status.message(), HasSubstr("top_p nan"));
+  EXPECT_THAT(sink_->finished()[2].status.message(), HasSubstr("candidate_count -1"));
 }
 
 }  // namespace
