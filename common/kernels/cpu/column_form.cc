@@ -5,6 +5,9 @@
 namespace m1::M1_SIMD_NAMESPACE {
 namespace {
 
+// Vectors of a row in one tile: a divisor of the 8 of a head of 128, with enough sums in flight.
+constexpr int kVectors = kTileColumns < 4 ? kTileColumns : 4;
+
 template <typename T>
 struct Step;
 
@@ -23,15 +26,15 @@ struct Step<uint16_t> {
   }
 };
 
-// Steps `steps` of kRows rows from `row` and 16 * kVectors elements from e.
-template <int kRows, int kVectors, typename T>
+// Steps `steps` of kRows rows from `row` and 16 * kWidth elements from e.
+template <int kRows, int kWidth, typename T>
 inline void AddTile(const ColumnForm<T>& form, int64_t row, int64_t e, Range steps) {
   float* to = form.sums + row * form.width + e;
-  F32x16 sums[kRows][kVectors];
+  F32x16 sums[kRows][kWidth];
   M1_UNROLL
   for (int r = 0; r < kRows; ++r) {
     M1_UNROLL
-    for (int v = 0; v < kVectors; ++v) sums[r][v] = Load(to + r * form.width + 16 * v);
+    for (int v = 0; v < kWidth; ++v) sums[r][v] = Load(to + r * form.width + 16 * v);
   }
   const T* weights = form.weights + row * form.weight_row_stride;
   const T* values = form.values + e * kKeysPerStep<T>;
@@ -39,7 +42,7 @@ inline void AddTile(const ColumnForm<T>& form, int64_t row, int64_t e, Range ste
     const T* step_weights = weights + s * form.weight_step_stride;
     const T* step_values = values + s * form.value_step_stride;
     M1_UNROLL
-    for (int v = 0; v < kVectors; ++v) {
+    for (int v = 0; v < kWidth; ++v) {
       const auto b = Step<T>::Values(step_values + v * 16 * kKeysPerStep<T>);
       M1_UNROLL
       for (int r = 0; r < kRows; ++r) {
@@ -51,7 +54,7 @@ inline void AddTile(const ColumnForm<T>& form, int64_t row, int64_t e, Range ste
   M1_UNROLL
   for (int r = 0; r < kRows; ++r) {
     M1_UNROLL
-    for (int v = 0; v < kVectors; ++v) Store(sums[r][v], to + r * form.width + 16 * v);
+    for (int v = 0; v < kWidth; ++v) Store(sums[r][v], to + r * form.width + 16 * v);
   }
 }
 
@@ -59,8 +62,8 @@ template <int kRows, typename T>
 void AddRows(const ColumnForm<T>& form, int64_t row, Range steps) {
   if (steps.begin >= steps.end) return;
   int64_t e = 0;
-  for (; e + 16 * kTileColumns <= form.width; e += 16 * kTileColumns) {
-    AddTile<kRows, kTileColumns>(form, row, e, steps);
+  for (; e + 16 * kVectors <= form.width; e += 16 * kVectors) {
+    AddTile<kRows, kVectors>(form, row, e, steps);
   }
   for (; e < form.width; e += 16) AddTile<kRows, 1>(form, row, e, steps);
 }

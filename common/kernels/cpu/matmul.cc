@@ -9,7 +9,9 @@
 namespace m1::M1_SIMD_NAMESPACE {
 namespace {
 
-constexpr int kColumns = kTileColumns;
+// Where the trees take as long as the products, columns go by fours: see ReduceTrees4.
+constexpr int kShortColumns = kTileColumns < 4 ? kTileColumns : 4;
+constexpr int64_t kShortK = 256;
 constexpr int64_t kSliceBytes = 4096;        // of one row: the 10 rows of a tile take 40 KiB of 48
 constexpr int64_t kBlockBytes = 800 * 1024;  // of x, in a second-level cache of 1 MiB or more
 
@@ -21,7 +23,7 @@ struct Slice {
   bool last;
 };
 
-template <int kRows, typename X, typename W>
+template <int kRows, int kColumns, typename X, typename W>
 inline void AddSlice(const X* const (&x)[kRows], const W* const (&w)[kColumns], const Slice& slice,
                      int64_t ahead, F32x16 (&sums)[kRows][kColumns]) {
   using Op = typename Operand<X, W>::Type;
@@ -54,20 +56,23 @@ inline void AddSlice(const X* const (&x)[kRows], const W* const (&w)[kColumns], 
 }
 
 // The trees of one row's sums; the first `n` are stored.
+template <int kColumns>
 inline void StoreSums(const F32x16 (&sums)[kColumns], float* to, int64_t n) {
   float row[kColumns];
+  float* trees = n == kColumns ? to : row;
   constexpr int kInFours = kColumns / 4 * 4;
   M1_UNROLL
   for (int c = 0; c < kInFours; c += 4) {
-    ReduceTrees4(sums[c], sums[c + 1], sums[c + 2], sums[c + 3], row + c);
+    ReduceTrees4(sums[c], sums[c + 1], sums[c + 2], sums[c + 3], trees + c);
   }
   M1_UNROLL
-  for (int c = kInFours; c < kColumns; ++c) row[c] = ReduceTree(sums[c]);
+  for (int c = kInFours; c < kColumns; ++c) trees[c] = ReduceTree(sums[c]);
+  if (n == kColumns) return;
   for (int64_t c = 0; c < n; ++c) to[c] = row[c];
 }
 
 // Everything about a column tile.
-template <typename X, typename W>
+template <int kColumns, typename X, typename W>
 struct ColumnTile {
   const X* x;  // row 0 of the block
   const W* w[kColumns];
@@ -78,8 +83,8 @@ struct ColumnTile {
   int64_t stride;
 };
 
-template <int kRows, typename X, typename W>
-inline void MultiplyTile(const ColumnTile<X, W>& tile, int64_t row, const Slice& slice,
+template <int kRows, int kColumns, typename X, typename W>
+inline void MultiplyTile(const ColumnTile<kColumns, X, W>& tile, int64_t row, const Slice& slice,
                          F32x16 (*carry)[kColumns]) {
   const X* x[kRows];
   F32x16 sums[kRows][kColumns];
@@ -101,8 +106,8 @@ inline void MultiplyTile(const ColumnTile<X, W>& tile, int64_t row, const Slice&
   }
 }
 
-template <typename X, typename W>
-void MultiplyColumnTile(const ColumnTile<X, W>& tile, int64_t num_rows) {
+template <int kColumns, typename X, typename W>
+void MultiplyColumnTile(const ColumnTile<kColumns, X, W>& tile, int64_t num_rows) {
   F32x16 carry[kMaxBlockRows][kColumns];
   // One tile of rows uses w once: no reason to come back.
   const int64_t slice_size = num_rows <= kTileRows ? tile.k : kSliceBytes / int64_t{sizeof(W)};
@@ -119,10 +124,10 @@ void MultiplyColumnTile(const ColumnTile<X, W>& tile, int64_t num_rows) {
   } while (begin < tile.k);
 }
 
-template <typename X, typename W>
+template <int kColumns, typename X, typename W>
 void Multiply(const X* x, const W* w, int64_t k, Range rows, Range columns, float* sums,
               int64_t stride) {
-  ColumnTile<X, W> tile{x + rows.begin * k, {}, k, 0, 0, nullptr, stride};
+  ColumnTile<kColumns, X, W> tile{x + rows.begin * k, {}, k, 0, 0, nullptr, stride};
   for (int64_t column = columns.begin; column < columns.end; column += kColumns) {
     const int64_t left = columns.end - column;
     tile.num_columns = left < kColumns ? left : kColumns;
@@ -146,8 +151,13 @@ int64_t BlockRows(const ActIn& x, int64_t k) {
 void MultiplyBlock(const ActIn& x, const ActIn& w, int64_t k, Range rows, Range columns,
                    float* sums, int64_t stride) {
   WithElements(x, 0, [&](auto* x_data) {
-    WithElements(w, 0,
-                 [&](auto* w_data) { Multiply(x_data, w_data, k, rows, columns, sums, stride); });
+    WithElements(w, 0, [&](auto* w_data) {
+      if (k <= kShortK) {
+        Multiply<kShortColumns>(x_data, w_data, k, rows, columns, sums, stride);
+      } else {
+        Multiply<kTileColumns>(x_data, w_data, k, rows, columns, sums, stride);
+      }
+    });
   });
 }
 

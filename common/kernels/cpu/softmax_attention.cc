@@ -30,7 +30,7 @@ struct Partial {
 template <typename T>
 struct Scratch {
   T queries[kMaxQueries * kMaxHeadDim];      // [queries, head_dim]
-  float scores[kMaxQueries * kBlockKeys];    // then the softmax weights
+  float scores[kMaxQueries * kBlockKeys];    // products, then scores
   T weights[kMaxQueries * kBlockKeys];       // the same, rounded
   uint16_t pairs[kBlockKeys * kMaxHeadDim];  // v of the block, if bf16
   int64_t num_keys[kMaxQueries];             // of the block, that each query sees
@@ -48,31 +48,45 @@ void Scale(float* row, int64_t n, float factor) {
   for (int64_t i = 0; i < n; i += 16) Store(Mul(Load(row + i), Set(factor)), row + i);
 }
 
+// exp(old_max - max), and 0 where there was no maximum yet.
+float Correction(float old_max, float max) {
+  if (old_max == -__builtin_inff()) return 0.0f;
+  // As in most blocks; infinity minus itself is NaN.
+  if (old_max == max && max != __builtin_inff()) return 1.0f;
+  return Lane0(Exp(Set(old_max - max)));
+}
+
 // The scores of query q (products so far) to weights; m, l and o follow.
 template <typename T>
 void SoftmaxRow(Scratch<T>& scratch, int64_t q, const SoftmaxAttentionArgs& args,
                 Partial& partial) {
+  constexpr int kSteps = kBlockKeys / 16;
   float* row = scratch.scores + q * kBlockKeys;
   const int64_t num_keys = scratch.num_keys[q];
   for (int64_t b = num_keys; b < kBlockKeys; ++b) row[b] = -__builtin_inff();
   const float old_max = partial.m[q];
   F32x16 maxima = Set(old_max);
-  for (int64_t b = 0; b < kBlockKeys; b += 16) {
-    const F32x16 s = Mul(Set(args.scale), Load(row + b));
-    maxima = Select(Less(maxima, s), s, maxima);
-    Store(s, row + b);
+  F32x16 p[kSteps];
+  M1_UNROLL
+  for (int i = 0; i < kSteps; ++i) {
+    p[i] = Mul(Set(args.scale), Load(row + 16 * i));
+    maxima = Select(Less(maxima, p[i]), p[i], maxima);
   }
   const float max = ReduceMax(maxima);
-  for (int64_t b = 0; b < kBlockKeys; b += 16) Store(Exp(Sub(Load(row + b), Set(max))), row + b);
-  // Masked, even where the maximum is infinite.
-  for (int64_t b = num_keys; b < kBlockKeys; ++b) row[b] = 0.0f;
-  F32x16 sums = Zero();
-  for (int64_t b = 0; b < kBlockKeys; b += 16) {
-    const F32x16 p = Load(row + b);
-    sums = Add(sums, p);
-    Store(p, scratch.weights + q * kBlockKeys + b);
+  M1_UNROLL
+  for (int i = 0; i < kSteps; ++i) p[i] = Exp(Sub(p[i], Set(max)));
+  if (num_keys < kBlockKeys) {  // masked: zero even where the maximum is infinite
+    for (int i = 0; i < kSteps; ++i) Store(p[i], row + 16 * i);
+    for (int64_t b = num_keys; b < kBlockKeys; ++b) row[b] = 0.0f;
+    for (int i = 0; i < kSteps; ++i) p[i] = Load(row + 16 * i);
   }
-  const float c = old_max == -__builtin_inff() ? 0.0f : Lane0(Exp(Set(old_max - max)));
+  F32x16 sums = Zero();
+  M1_UNROLL
+  for (int i = 0; i < kSteps; ++i) {
+    sums = Add(sums, p[i]);
+    Store(p[i], scratch.weights + q * kBlockKeys + 16 * i);
+  }
+  const float c = Correction(old_max, max);
   partial.m[q] = max;
   partial.l[q] = __builtin_fmaf(partial.l[q], c, ReduceTree(sums));
   if (c != 1.0f) Scale(partial.o + q * args.head_dim, args.head_dim, c);
