@@ -144,9 +144,9 @@ absl::Status ExchangeStream::Parse(Job* job, FrameHeader* header) const {
   return service_->executor_->ValidateJob(job->work);
 }
 
-void ExchangeStream::Answer(grpc::ByteBuffer message) {
+void ExchangeStream::Answer(const grpc::ByteBuffer& message) {
   MutexLock lock(&mutex_);
-  outgoing_.push_back(std::move(message));
+  outgoing_.push_back(message);
   Advance();
 }
 

@@ -53,7 +53,7 @@ class ExchangeStream : public std::enable_shared_from_this<ExchangeStream> {
   // known.
   absl::Status Parse(Job* job, FrameHeader* header) const;
   // `message` answers one dispatch. From any thread.
-  void Answer(grpc::ByteBuffer message) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Answer(const grpc::ByteBuffer& message) ABSL_LOCKS_EXCLUDED(mutex_);
   void AnswerError(uint64_t id, const absl::Status& status);
   // Starts what is possible now: a read, a write, or the end.
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

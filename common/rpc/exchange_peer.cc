@@ -51,10 +51,10 @@ void ExchangePeer::Connect(absl::Time now) {
   call_->Start();
 }
 
-void ExchangePeer::Send(grpc::ByteBuffer message, absl::Time now) {
+void ExchangePeer::Send(const grpc::ByteBuffer& message, absl::Time now) {
   M1_CHECK(connected_);
   if (num_unanswered_++ == 0) waiting_since_ = now;
-  call_->Send(std::move(message));
+  call_->Send(message);
 }
 
 void ExchangePeer::Described(std::vector<int32_t> experts, int32_t max_rows) {

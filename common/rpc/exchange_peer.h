@@ -70,7 +70,7 @@ class ExchangePeer {
   // Poll has nothing to do before.
   absl::Time next_poll() const;
   // Sends a dispatch; one answer is expected. While connected.
-  void Send(grpc::ByteBuffer message, absl::Time now);
+  void Send(const grpc::ByteBuffer& message, absl::Time now);
 
  private:
   class Call;

@@ -49,8 +49,8 @@ void ExchangePeer::Call::Abandon() {
   exchange_context_.TryCancel();
 }
 
-void ExchangePeer::Call::Send(grpc::ByteBuffer message) {
-  outgoing_.push_back(std::move(message));
+void ExchangePeer::Call::Send(const grpc::ByteBuffer& message) {
+  outgoing_.push_back(message);
   if (outgoing_.size() == 1) WriteNext();
 }
 

@@ -20,7 +20,7 @@ class ExchangePeer::Call : public std::enable_shared_from_this<ExchangePeer::Cal
   Call(ExchangePeer* owner, absl::Time deadline);
 
   void Start();
-  void Send(grpc::ByteBuffer message);
+  void Send(const grpc::ByteBuffer& message);
   // The owner is told nothing more.
   void Abandon();
 
