@@ -1,7 +1,7 @@
 // Register tiles of kTileRows x kTileColumns sums of 16 lanes. The K of a column tile is cut into
 // slices that fit the first-level cache and serve every row of the block in turn; the lanes wait in
-// `carry` between slices, so that each sum sees one order whatever the blocking. While the first
-// rows pass, the next tile of w is fetched into the second-level cache.
+// `carry` between slices, so that each sum sees one order whatever the blocking. Meanwhile the
+// next tile of w is fetched into the second-level cache.
 #include "common/kernels/cpu/matmul.h"
 
 #include "common/kernels/cpu/act.h"
@@ -23,18 +23,31 @@ struct Slice {
   bool last;
 };
 
+// The next column tile, on its way into the second-level cache: some lines in each step, so that
+// all have come by the end of this tile.
+struct Fetch {
+  const char* next;
+  const char* end;
+  int64_t lines_per_step;
+};
+
+inline void FetchStep(Fetch& fetch) {
+  for (int64_t i = 0; i < fetch.lines_per_step && fetch.next < fetch.end; ++i) {
+    __builtin_prefetch(fetch.next, 0, 2);
+    fetch.next += 64;
+  }
+}
+
 template <int kRows, int kColumns, typename X, typename W>
 inline void AddSlice(const X* const (&x)[kRows], const W* const (&w)[kColumns], const Slice& slice,
-                     int64_t ahead, F32x16 (&sums)[kRows][kColumns]) {
+                     Fetch& fetch, F32x16 (&sums)[kRows][kColumns]) {
   using Op = typename Operand<X, W>::Type;
   int64_t k = slice.begin;
   for (; k + 32 <= slice.end; k += 32) {
     Op b[kColumns];
     M1_UNROLL
-    for (int c = 0; c < kColumns; ++c) {
-      b[c] = Load32<Op, W>::Whole(w[c] + k);
-      if (ahead > 0) __builtin_prefetch(w[c] + k + ahead, 0, 2);
-    }
+    for (int c = 0; c < kColumns; ++c) b[c] = Load32<Op, W>::Whole(w[c] + k);
+    FetchStep(fetch);
     M1_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const Op a = Load32<Op, X>::Whole(x[r] + k);
@@ -78,14 +91,14 @@ struct ColumnTile {
   const W* w[kColumns];
   int64_t k;
   int64_t num_columns;  // valid ones; the other pointers repeat the last
-  int64_t ahead;        // elements from w to the next tile's, 0 for the last
+  bool is_last;         // no tile follows, whose weights would follow these
   float* sums;          // of row 0 and the tile's first column
   int64_t stride;
 };
 
 template <int kRows, int kColumns, typename X, typename W>
 inline void MultiplyTile(const ColumnTile<kColumns, X, W>& tile, int64_t row, const Slice& slice,
-                         F32x16 (*carry)[kColumns]) {
+                         Fetch& fetch, F32x16 (*carry)[kColumns]) {
   const X* x[kRows];
   F32x16 sums[kRows][kColumns];
   M1_UNROLL
@@ -94,7 +107,7 @@ inline void MultiplyTile(const ColumnTile<kColumns, X, W>& tile, int64_t row, co
     M1_UNROLL
     for (int c = 0; c < kColumns; ++c) sums[r][c] = slice.first ? Zero() : carry[row + r][c];
   }
-  AddSlice<kRows>(x, tile.w, slice, row == 0 ? tile.ahead : 0, sums);
+  AddSlice<kRows>(x, tile.w, slice, fetch, sums);
   M1_UNROLL
   for (int r = 0; r < kRows; ++r) {
     if (slice.last) {
@@ -111,15 +124,21 @@ void MultiplyColumnTile(const ColumnTile<kColumns, X, W>& tile, int64_t num_rows
   F32x16 carry[kMaxBlockRows][kColumns];
   // One tile of rows uses w once: no reason to come back.
   const int64_t slice_size = num_rows <= kTileRows ? tile.k : kSliceBytes / int64_t{sizeof(W)};
+  const W* next = tile.is_last ? nullptr : tile.w[0] + kColumns * tile.k;
+  const int64_t next_elements = tile.is_last ? 0 : kColumns * tile.k;
+  const int64_t row_tiles = (num_rows + kTileRows - 1) / kTileRows;
+  Fetch fetch{reinterpret_cast<const char*>(next),
+              reinterpret_cast<const char*>(next + next_elements),
+              (kColumns * int64_t{sizeof(W)} / 2 + row_tiles - 1) / row_tiles};
   int64_t begin = 0;
   do {
     const int64_t end = tile.k - begin <= slice_size ? tile.k : begin + slice_size;
     const Slice slice{begin, end, begin == 0, end == tile.k};
     int64_t row = 0;
     for (; row + kTileRows <= num_rows; row += kTileRows) {
-      MultiplyTile<kTileRows>(tile, row, slice, carry);
+      MultiplyTile<kTileRows>(tile, row, slice, fetch, carry);
     }
-    for (; row < num_rows; ++row) MultiplyTile<1>(tile, row, slice, carry);
+    for (; row < num_rows; ++row) MultiplyTile<1>(tile, row, slice, fetch, carry);
     begin = end;
   } while (begin < tile.k);
 }
@@ -127,14 +146,14 @@ void MultiplyColumnTile(const ColumnTile<kColumns, X, W>& tile, int64_t num_rows
 template <int kColumns, typename X, typename W>
 void Multiply(const X* x, const W* w, int64_t k, Range rows, Range columns, float* sums,
               int64_t stride) {
-  ColumnTile<kColumns, X, W> tile{x + rows.begin * k, {}, k, 0, 0, nullptr, stride};
+  ColumnTile<kColumns, X, W> tile{x + rows.begin * k, {}, k, 0, false, nullptr, stride};
   for (int64_t column = columns.begin; column < columns.end; column += kColumns) {
     const int64_t left = columns.end - column;
     tile.num_columns = left < kColumns ? left : kColumns;
     for (int64_t c = 0; c < kColumns; ++c) {
       tile.w[c] = w + (column + (c < tile.num_columns ? c : tile.num_columns - 1)) * k;
     }
-    tile.ahead = left > kColumns ? kColumns * k : 0;
+    tile.is_last = left <= kColumns;
     tile.sums = sums + (column - columns.begin);
     MultiplyColumnTile(tile, rows.end - rows.begin);
   }
