@@ -60,10 +60,16 @@ void ExchangeStream::OnAccepted() {
 }
 
 void ExchangeStream::OnRead(bool ok) {
-  if (ok) {
-    Handle();
-    incoming_.Clear();
+  bool take = false;
+  {
+    MutexLock lock(&mutex_);
+    // After Finish was posted nothing may be written any more: a frame that came in its way is not
+    // taken.
+    take = ok && !finishing_;
+    if (take) ++num_unanswered_;
   }
+  if (take) Handle();
+  incoming_.Clear();
   bool done = false;
   {
     MutexLock lock(&mutex_);
@@ -91,10 +97,6 @@ void ExchangeStream::Drain() {
 }
 
 void ExchangeStream::Handle() {
-  {
-    MutexLock lock(&mutex_);
-    ++num_unanswered_;
-  }
   auto job = std::make_unique<Job>();
   FrameHeader header;
   const absl::Status status = Parse(job.get(), &header);

@@ -47,7 +47,7 @@ class ExchangeStream : public std::enable_shared_from_this<ExchangeStream> {
   void OnAccepted() ABSL_LOCKS_EXCLUDED(mutex_);
   void OnRead(bool ok) ABSL_LOCKS_EXCLUDED(mutex_);
   void OnWritten(bool ok) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Answers the message in incoming_, at once or by the engine.
+  // Answers the message in incoming_, at once or by the engine. It is counted in num_unanswered_.
   void Handle();
   // InvalidArgument for a frame that is not a dispatch this worker can run; header.id as far as
   // known.

@@ -34,7 +34,8 @@ ExpertPeer ExchangePeer::Snapshot() const {
 
 absl::Time ExchangePeer::next_poll() const {
   if (call_ == nullptr) return retry_at_;
-  return num_unanswered_ > 0 ? waiting_since_ + options_->exchange_timeout : absl::InfiniteFuture();
+  return !unanswered_.empty() ? waiting_since_ + options_->exchange_timeout
+                              : absl::InfiniteFuture();
 }
 
 void ExchangePeer::Poll(absl::Time now) {
@@ -51,9 +52,10 @@ void ExchangePeer::Connect(absl::Time now) {
   call_->Start();
 }
 
-void ExchangePeer::Send(const grpc::ByteBuffer& message, absl::Time now) {
+void ExchangePeer::Send(uint64_t id, const grpc::ByteBuffer& message, absl::Time now) {
   M1_CHECK(connected_);
-  if (num_unanswered_++ == 0) waiting_since_ = now;
+  if (unanswered_.empty()) waiting_since_ = now;
+  unanswered_.insert(id);
   call_->Send(message);
 }
 
@@ -71,10 +73,12 @@ void ExchangePeer::Opened() {
 
 void ExchangePeer::Received(const grpc::ByteBuffer& message) {
   backoff_ = options_->min_backoff;
-  if (num_unanswered_ > 0) --num_unanswered_;
   waiting_since_ = absl::Now();
-  const absl::Status status = listener_->OnPeerMessage(id_, message);
-  if (!status.ok()) Lose(std::string(status.message()));
+  const absl::StatusOr<uint64_t> id = listener_->OnPeerMessage(id_, message);
+  if (!id.ok()) return Lose(std::string(id.status().message()));
+  // An answer to nothing must not pass for one that is owed: that one would be awaited for ever.
+  if (unanswered_.erase(*id) == 0)
+    Lose(absl::StrCat("answer to frame ", *id, ", which is not open"));
 }
 
 void ExchangePeer::Lose(const std::string& error) {
@@ -85,7 +89,7 @@ void ExchangePeer::Lose(const std::string& error) {
                      << "\"";
   }
   last_error_ = error;
-  num_unanswered_ = 0;
+  unanswered_.clear();
   const double spread = std::uniform_real_distribution<double>(0.8, 1.2)(jitter_);
   retry_at_ = absl::Now() + backoff_ * spread;
   backoff_ = std::min(2 * backoff_, options_->max_backoff);

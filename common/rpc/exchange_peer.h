@@ -9,10 +9,11 @@
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
 #include "common/exchange/exchange.h"
@@ -47,8 +48,9 @@ class ExchangePeerListener {
   virtual void OnPeerConnected(PeerId peer) = 0;
   // Whatever was sent and not answered is lost.
   virtual void OnPeerLost(PeerId peer) = 0;
-  // Returns an error when the message is not what this peer may send: the peer is then lost.
-  virtual absl::Status OnPeerMessage(PeerId peer, const grpc::ByteBuffer& message) = 0;
+  // Returns the id of the dispatch that the message answers, or an error when it is not what this
+  // peer may send: the peer is then lost.
+  virtual absl::StatusOr<uint64_t> OnPeerMessage(PeerId peer, const grpc::ByteBuffer& message) = 0;
 };
 
 class ExchangePeer {
@@ -69,8 +71,8 @@ class ExchangePeer {
   void Poll(absl::Time now);
   // Poll has nothing to do before.
   absl::Time next_poll() const;
-  // Sends a dispatch; one answer is expected. While connected.
-  void Send(const grpc::ByteBuffer& message, absl::Time now);
+  // Sends a dispatch; one answer with its id is expected. While connected.
+  void Send(uint64_t id, const grpc::ByteBuffer& message, absl::Time now);
 
  private:
   class Call;
@@ -97,7 +99,7 @@ class ExchangePeer {
   std::string last_error_ = "not reached yet";
   absl::Time retry_at_ = absl::InfinitePast();
   absl::Duration backoff_;
-  int32_t num_unanswered_ = 0;
+  std::set<uint64_t> unanswered_;  // ids of frames; an answer to any other id breaks the protocol
   absl::Time waiting_since_;  // of the last answer, or the first dispatch after all were answered
 };
 

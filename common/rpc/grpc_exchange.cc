@@ -153,7 +153,7 @@ void GrpcExchange::SendWaiting() {
     const FrameHeader header = DispatchHeader(shipment->id, batch.layer, slice);
     OutgoingFrame message(header.frame_bytes());
     WriteDispatch(header, slice, message.frame());
-    peers_.at(shipment->peer)->Send(message.Finish(), now);
+    peers_.at(shipment->peer)->Send(shipment->id, message.Finish(), now);
   }
 }
 
@@ -254,15 +254,16 @@ void GrpcExchange::OnPeerLost(PeerId peer) {
   changed_ = true;
 }
 
-absl::Status GrpcExchange::OnPeerMessage(PeerId peer, const grpc::ByteBuffer& message) {
+absl::StatusOr<uint64_t> GrpcExchange::OnPeerMessage(PeerId peer, const grpc::ByteBuffer& message) {
   M1_ASSIGN_OR_RETURN(IncomingFrame frame, OpenFrameMessage(message));
   FrameHeader header;
   M1_RETURN_IF_ERROR(ReadFrameHeader(&frame.bytes, &header));
   if (header.kind == FrameKind::kError) {
     OnErrorFrame(peer, header.id, ReadErrorBody(&frame.bytes, header));
-    return absl::OkStatus();
+    return header.id;
   }
-  return ledger_.Complete(peer, header, &frame.bytes).status();
+  M1_RETURN_IF_ERROR(ledger_.Complete(peer, header, &frame.bytes).status());
+  return header.id;
 }
 
 void GrpcExchange::OnErrorFrame(PeerId peer, uint64_t id, const absl::Status& error) {

@@ -76,7 +76,7 @@ class GrpcExchange final : public ExpertExchange, private ExchangePeerListener {
   // Called by peers, which are called with the mutex held.
   void OnPeerConnected(PeerId peer) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void OnPeerLost(PeerId peer) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  absl::Status OnPeerMessage(PeerId peer, const grpc::ByteBuffer& message) override
+  absl::StatusOr<uint64_t> OnPeerMessage(PeerId peer, const grpc::ByteBuffer& message) override
       ABSL_NO_THREAD_SAFETY_ANALYSIS;
 
   class WakeTag;

@@ -154,9 +154,11 @@ INSTANTIATE_TEST_SUITE_P(ActivationDTypes, GrpcExchangeTest,
                          testing::Values(DType::kF32, DType::kBf16));
 
 // A worker that describes itself and reads, but never answers: what a stopped process looks like.
+// With `stray` it answers every frame with an error for a frame that nobody sent.
 class SilentWorker {
  public:
-  explicit SilentWorker(const std::vector<int32_t>& experts) : service_(experts) {
+  explicit SilentWorker(const std::vector<int32_t>& experts, bool stray = false)
+      : service_(experts, stray) {
     ServerOptions options;
     options.announce = false;
     auto runner = ServerRunner::Start(options, {&service_});
@@ -168,7 +170,7 @@ class SilentWorker {
 
  private:
   struct Service final : public v1::ExpertExchange::Service {
-    explicit Service(const std::vector<int32_t>& experts) : experts_(experts) {}
+    Service(const std::vector<int32_t>& experts, bool stray) : experts_(experts), stray_(stray) {}
     grpc::Status Describe(grpc::ServerContext*, const v1::DescribeExpertsRequest* request,
                           v1::DescribeExpertsResponse* response) override {
       *response->mutable_identity() = request->identity();
@@ -181,10 +183,16 @@ class SilentWorker {
         grpc::ServerContext*,
         grpc::ServerReaderWriter<v1::ExchangeFrame, v1::ExchangeFrame>* stream) override {
       v1::ExchangeFrame frame;
-      while (stream->Read(&frame)) ++num_frames_;
+      while (stream->Read(&frame)) {
+        ++num_frames_;
+        if (!stray_) continue;
+        frame.set_frame(EncodeErrorFrame(1 << 30, absl::InternalError("of no frame")));
+        stream->Write(frame);
+      }
       return grpc::Status::OK;
     }
     const std::vector<int32_t> experts_;
+    const bool stray_;
     std::atomic<int> num_frames_ = 0;
   };
 
@@ -220,6 +228,46 @@ TEST_F(GrpcExchangeFaultTest, PeerThatHangsIsLostAndItsReplicaTakesOver) {
   ASSERT_OK(exchange->Combine());
   EXPECT_EQ(batch.out_bytes(), ComputeAlone(weights_, batch));
   EXPECT_GE(silent.num_frames(), 1);
+}
+
+// It would otherwise look as if nothing were owed, and the batch would wait without end.
+TEST_F(GrpcExchangeFaultTest, PeerThatAnswersWhatNobodyAskedIsLost) {
+  SilentWorker stray(kAll, /*stray=*/true);
+  GrpcExchangeOptions options = ExchangeOptions({stray.address()}, DType::kF32);
+  options.loss_timeout = absl::Milliseconds(300);
+  options.peer.min_backoff = absl::Seconds(2);
+  options.peer.max_backoff = absl::Seconds(2);
+  const auto exchange = MakeExchange(options);
+  ASSERT_TRUE(Eventually([&] { return exchange->MissingExperts().empty(); }));
+  RandomBatch batch(kShape, DType::kF32, 10);
+  ASSERT_OK(exchange->Dispatch(batch.batch()));
+  EXPECT_THAT(exchange->Combine(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("")));
+  EXPECT_THAT(exchange->Peers()[0].last_error, HasSubstr("which is not open"));
+}
+
+// A rolling restart: each drain meets frames on their way.
+TEST_F(GrpcExchangeFaultTest, DrainsUnderLoadLoseAndBreakNothing) {
+  LocalExpertWorker replica(weights_, WorkerOptions(kAll));
+  for (uint32_t round = 0; round < 30; ++round) {
+    LocalExpertWorker drained(weights_, WorkerOptions(kAll));
+    const auto exchange =
+        MakeExchange(ExchangeOptions({drained.address(), replica.address()}, DType::kF32));
+    ASSERT_TRUE(Eventually([&] {
+      const std::vector<ExpertPeer> peers = exchange->Peers();
+      return peers[0].connected && peers[1].connected;
+    }));
+    std::thread drainer([&] {
+      absl::SleepFor(absl::Microseconds(200 * round));
+      drained.service().Drain();
+    });
+    for (uint32_t seed = 0; seed < 30; ++seed) {
+      RandomBatch batch(kShape, DType::kF32, 10, seed);
+      ASSERT_OK(exchange->Dispatch(batch.batch()));
+      ASSERT_OK(exchange->Combine());
+      ASSERT_EQ(batch.out_bytes(), ComputeAlone(weights_, batch));
+    }
+    drainer.join();
+  }
 }
 
 TEST_F(GrpcExchangeFaultTest, IdentityMismatchNamesTheField) {
