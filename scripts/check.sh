@@ -34,8 +34,7 @@ tsan() {
   cmake --preset tsan >/dev/null
   mapfile -t targets < <(ctest --preset tsan -N -L engine | sed -n 's/^ *Test *#[0-9]*: //p')
   if ((${#targets[@]} == 0)); then
-    echo "no test has the label engine"
-    return 0
+    m1_die "no test has the label engine"
   fi
   m1_build tsan "${targets[@]}"
   ctest --preset tsan -j "$M1_JOBS" -L engine --no-tests=error

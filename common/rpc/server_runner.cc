@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
+#include "common/base/log.h"
 #include "common/rpc/process.h"
 
 namespace m1 {
@@ -31,6 +32,11 @@ void EnablePlugins() {
 std::string HostPort(const std::string& address, int port) {
   const bool bare_ipv6 = absl::StrContains(address, ':') && !absl::StartsWith(address, "[");
   return bare_ipv6 ? absl::StrCat("[", address, "]:", port) : absl::StrCat(address, ":", port);
+}
+
+bool IsLoopback(absl::string_view address) {
+  return absl::StartsWith(address, "unix:") || absl::StartsWith(address, "127.") ||
+         address == "localhost" || address == "::1" || address == "[::1]";
 }
 
 void SetChannelArguments(grpc::ServerBuilder& builder) {
@@ -73,6 +79,11 @@ absl::StatusOr<std::unique_ptr<ServerRunner>> ServerRunner::Start(
                      " (--address, --port): in use, not allowed, or not an address of this host"));
   }
   runner->SetServing(false);
+  if (!IsLoopback(options.address)) {
+    M1_LOG(kWarning)
+        << "connections from other hosts are neither encrypted nor authenticated address="
+        << options.address;
+  }
   runner->port_ = unix_socket ? 0 : selected_port;
   runner->target_ = unix_socket ? wanted : HostPort(options.address, selected_port);
   if (options.announce) std::cout << "listening " << runner->target_ << std::endl;
