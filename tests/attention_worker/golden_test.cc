@@ -15,6 +15,23 @@ constexpr double kWeightTolerance = 2e-5;
 
 class GoldenTest : public testing::TestWithParam<std::string> {};
 
+// The fast kernels: one_answer_test shows that the plain loops give the same bits.
+LocalModelOptions Options(const ModelConfig& config) {
+  LocalModelOptions options;
+  options.target = "";
+  options.shards.emplace_back();
+  for (int32_t expert = 0; expert < config.num_experts; ++expert) {
+    options.shards[0].push_back(expert);
+  }
+  return options;
+}
+
+ModelConfig ConfigOf(const GoldenCheckpoint& golden) {
+  auto config = LoadModelConfig(golden.directory);
+  EXPECT_TRUE(config.ok());
+  return *std::move(config);
+}
+
 SequenceStart StartOf(const GoldenCase& golden) {
   SequenceStart start;
   start.token_ids = golden.prompt_ids;
@@ -27,7 +44,7 @@ SequenceStart StartOf(const GoldenCase& golden) {
 
 TEST_P(GoldenTest, LogprobsAndGreedyTokens) {
   const GoldenCheckpoint golden = LoadGolden(GetParam());
-  LocalModel model(golden.directory, {});
+  LocalModel model(golden.directory, Options(ConfigOf(golden)));
   std::vector<SequenceStart> starts;
   for (const GoldenCase& golden_case : golden.cases) starts.push_back(StartOf(golden_case));
   const std::vector<SequenceResult> results = model.Run(starts);
@@ -147,7 +164,7 @@ void RunPrompt(ForwardPass& forward, const std::vector<int32_t>& ids, int64_t ro
 
 TEST_P(GoldenTest, ArraysAndStates) {
   const GoldenCheckpoint golden = LoadGolden(GetParam());
-  LocalModel model(golden.directory, {});
+  LocalModel model(golden.directory, Options(ConfigOf(golden)));
   const ModelConfig& config = model.config();
   for (const GoldenCase& golden_case : golden.cases) {
     if (!golden_case.has_states) continue;
