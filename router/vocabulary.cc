@@ -1,8 +1,6 @@
 #include "router/vocabulary.h"
 
-#include <fstream>
 #include <optional>
-#include <sstream>
 #include <string_view>
 #include <utility>
 
@@ -10,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/base/status_macros.h"
+#include "common/model/input_file.h"
 #include "common/text/python_json.h"
 
 namespace m1 {
@@ -18,19 +17,24 @@ namespace {
 // What the chat template ends a message with.
 constexpr char kDefaultEosToken[] = "<end_of_sentence>";
 
+constexpr char kTokenizerConfig[] = "tokenizer_config.json";
+// The real model's has a few kilobytes; those with a chat template and many control tokens, some
+// hundreds.
+constexpr int64_t kMaxTokenizerConfigBytes = 16 << 20;
+
 std::string_view ToStd(absl::string_view text) { return {text.data(), text.size()}; }
 
 // `eos_token` of tokenizer_config.json: a string, or an object with its content. The real model's
 // config.json names no id.
 absl::StatusOr<std::string> ReadEosToken(const std::string& model_directory) {
-  const std::string path = model_directory + "/tokenizer_config.json";
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return std::string(kDefaultEosToken);
-  std::ostringstream text;
-  text << file.rdbuf();
-  const absl::StatusOr<JsonValue> config = ParseJson(text.str());
+  const absl::StatusOr<std::string> text =
+      ReadInputFile(model_directory, kTokenizerConfig, kMaxTokenizerConfigBytes);
+  if (absl::IsNotFound(text.status())) return std::string(kDefaultEosToken);
+  M1_RETURN_IF_ERROR(text.status());
+  const absl::StatusOr<JsonValue> config = ParseJson(*text);
   if (!config.ok()) {
-    return absl::DataLossError(absl::StrCat(path, ": ", config.status().message()));
+    return absl::DataLossError(
+        absl::StrCat(model_directory, "/", kTokenizerConfig, ": ", config.status().message()));
   }
   const JsonValue* token = config->Find("eos_token");
   if (token != nullptr && token->kind == JsonValue::Kind::kObject) token = token->Find("content");

@@ -1,10 +1,14 @@
 #include "common/text/tokenizer.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cerrno>
-#include <cstdio>
 #include <system_error>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 
 #include "common/base/status_macros.h"
@@ -18,27 +22,41 @@ constexpr size_t kMaxTextBytes = size_t{1} << 30;
 
 absl::string_view AbslView(std::string_view text) { return {text.data(), text.size()}; }
 
-constexpr size_t kMaxFileBytes = 256 << 20;
+constexpr int64_t kMaxFileBytes = 256 << 20;
 
-// Errors: NotFound if there is no such file, DataLoss if it cannot be read.
+// Errors: NotFound if there is no such file; DataLoss if it is no regular file, larger than
+// kMaxFileBytes, or cannot be read.
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
   const auto error = [&path](int code) {
     const std::string message = absl::StrCat(path, ": ", std::system_category().message(code));
     return code == ENOENT || code == ENOTDIR ? absl::NotFoundError(message)
                                              : absl::DataLossError(message);
   };
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
-                                                             &std::fclose);
-  if (file == nullptr) return error(errno);
-  std::string text;
-  std::vector<char> buffer(1 << 16);
-  while (const size_t num_bytes = std::fread(buffer.data(), 1, buffer.size(), file.get())) {
-    text.append(buffer.data(), num_bytes);
-    if (text.size() > kMaxFileBytes) {
-      return absl::DataLossError(absl::StrCat(path, ": larger than ", kMaxFileBytes, " bytes"));
-    }
+  // Opening a pipe must not wait for somebody who writes to it.
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return error(errno);
+  const absl::Cleanup close_file = [fd] { close(fd); };
+  struct stat info = {};
+  if (fstat(fd, &info) != 0) return error(errno);
+  if (!S_ISREG(info.st_mode)) {
+    return absl::DataLossError(absl::StrCat(path, ": not a regular file"));
   }
-  if (std::ferror(file.get()) != 0) return error(errno);
+  if (info.st_size > kMaxFileBytes) {
+    return absl::DataLossError(
+        absl::StrCat(path, ": ", info.st_size, " bytes, at most ", kMaxFileBytes));
+  }
+  std::string text(static_cast<size_t>(info.st_size), '\0');
+  size_t num_read = 0;
+  while (num_read < text.size()) {
+    const ssize_t num_bytes = read(fd, text.data() + num_read, text.size() - num_read);
+    if (num_bytes < 0 && errno == EINTR) continue;
+    if (num_bytes < 0) return error(errno);
+    if (num_bytes == 0) {
+      return absl::DataLossError(
+          absl::StrCat(path, ": ended after ", num_read, " of ", text.size(), " bytes"));
+    }
+    num_read += static_cast<size_t>(num_bytes);
+  }
   return text;
 }
 

@@ -2,6 +2,7 @@
 #include "router/vocabulary.h"
 
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
@@ -73,6 +74,28 @@ TEST_F(VocabularyTest, DamagedFilesAreNamed) {
   std::ofstream(directory_ / "tokenizer_config.json") << "{";
   EXPECT_THAT(Vocabulary::Load(directory_),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("tokenizer_config.json")));
+}
+
+// Neither a pipe that nobody writes to nor a file without end holds up the start.
+TEST_F(VocabularyTest, OddFilesAreRefused) {
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) {
+    const fs::path file = directory_ / name;
+    fs::remove(file);
+    ASSERT_EQ(mkfifo(file.c_str(), 0600), 0);
+    EXPECT_THAT(Vocabulary::Load(directory_),
+                StatusIs(absl::StatusCode::kDataLoss, HasSubstr(name)));
+    fs::remove(file);
+    std::ofstream(file) << "{";
+    fs::resize_file(file, uintmax_t{1} << 40);  // sparse
+    EXPECT_THAT(Vocabulary::Load(directory_),
+                StatusIs(absl::StatusCode::kDataLoss, HasSubstr(name)));
+    fs::remove(file);
+    fs::create_directory(file);
+    EXPECT_THAT(Vocabulary::Load(directory_),
+                StatusIs(absl::StatusCode::kDataLoss, HasSubstr(name)));
+    fs::remove(file);
+    fs::copy(fs::path("models/tiny") / name, file);
+  }
 }
 
 TEST_F(VocabularyTest, TokenizerBeyondTheConfigIsRefused) {
