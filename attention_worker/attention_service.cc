@@ -91,7 +91,7 @@ grpc::Status AttentionService::Describe(grpc::ServerContext* /*context*/,
     state->set_address(peer.address);
     state->set_connected(peer.connected);
     for (const int32_t expert : peer.experts) state->add_experts(expert);
-    state->set_last_error(peer.last_error);
+    state->set_last_error(ToAscii(peer.last_error));
   }
   for (const int32_t expert : exchange_->MissingExperts()) response->add_missing_experts(expert);
   response->set_step_count(stats.step_count);

@@ -1,5 +1,7 @@
 #include "attention_worker/run_messages.h"
 
+#include <algorithm>
+
 namespace m1 {
 namespace {
 
@@ -57,10 +59,18 @@ void FillFinished(const FinishedSequence& from, v1::Finished* finished) {
   finished->set_stop_token_id(from.stop_token_id);
   if (from.end != SequenceEnd::kError) return;
   finished->set_status_code(static_cast<int32_t>(from.status.code()));
-  finished->set_status_message(std::string(from.status.message()));
+  finished->set_status_message(ToAscii(from.status.message()));
 }
 
 }  // namespace
+
+std::string ToAscii(absl::string_view message) {
+  std::string ascii(message);
+  std::replace_if(
+      ascii.begin(), ascii.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x80; },
+      '?');
+  return ascii;
+}
 
 absl::StatusOr<SequenceCommand> ParseCommand(v1::RunCommand& command) {
   switch (command.command_case()) {

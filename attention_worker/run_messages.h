@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+
+#include "absl/strings/string_view.h"
 
 #include "attention_worker/engine.h"
 #include "m1/v1/attention.pb.h"
@@ -12,5 +15,9 @@ namespace m1 {
 absl::StatusOr<SequenceCommand> ParseCommand(v1::RunCommand& command);
 
 v1::RunEvent StepEvent(const StepEvents& events);
+
+// `message` for a string field, which must be UTF-8 or the receiver cannot parse the message. Our
+// own messages are ASCII, but they may quote what a peer sent: each byte beyond becomes '?'.
+std::string ToAscii(absl::string_view message);
 
 }  // namespace m1

@@ -1,9 +1,13 @@
 #include "router/control_service.h"
 
 #include <cstddef>
+#include <string>
 #include <utility>
 
+#include "absl/strings/string_view.h"
+
 #include "common/rpc/grpc_status.h"
+#include "common/text/utf8_stream.h"
 #include "router/grpc_violations.h"
 #include "router/worker_stream_messages.h"
 
@@ -12,6 +16,13 @@ namespace {
 
 // A worker that hangs costs the caller this long.
 constexpr absl::Duration kDescribeTimeout = absl::Milliseconds(500);
+
+// What a worker said may be no UTF-8, which a string field must be.
+std::string AsUtf8(absl::string_view text) {
+  Utf8Stream stream;
+  std::string utf8 = stream.Push(text);
+  return utf8 + stream.End();
+}
 
 }  // namespace
 
@@ -49,12 +60,12 @@ grpc::Status ControlService::GetTopology(grpc::ServerContext* /*context*/,
   for (size_t i = 0; i < workers_.size(); ++i) {
     v1::AttentionWorkerTopology* worker = response->add_attention_workers();
     worker->set_address(workers_[i]->address());
-    worker->set_last_error(snapshot.workers[i].last_error);
+    worker->set_last_error(AsUtf8(snapshot.workers[i].last_error));
     auto description = workers_[i]->Describe(kDescribeTimeout);
     if (description.ok()) {
       *worker->mutable_description() = *std::move(description);
     } else if (worker->last_error().empty()) {
-      worker->set_last_error(std::string(description.status().message()));
+      worker->set_last_error(AsUtf8(description.status().message()));
     }
   }
   return grpc::Status::OK;

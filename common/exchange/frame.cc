@@ -71,6 +71,18 @@ absl::Status CheckFields(const RawHeader& raw) {
   return CheckRange("message_bytes", raw.message_bytes, 0, error ? kMaxMessageBytes : 0);
 }
 
+// At most kMaxMessageBytes, without the beginning of a UTF-8 character that would not fit.
+absl::string_view CutMessage(absl::string_view message) {
+  constexpr size_t kMaxContinuationBytes = 3;
+  size_t end = kMaxMessageBytes;
+  if (message.size() <= end) return message;
+  const auto continues = [message](size_t index) {
+    return (static_cast<unsigned char>(message[index]) & 0xC0) == 0x80;
+  };
+  while (continues(end) && end > kMaxMessageBytes - kMaxContinuationBytes) --end;
+  return message.substr(0, end);
+}
+
 }  // namespace
 
 int64_t FrameHeader::frame_bytes() const {
@@ -133,7 +145,7 @@ FrameHeader CombineHeader(const FrameHeader& dispatch) {
 
 std::string EncodeErrorFrame(uint64_t id, const absl::Status& status) {
   M1_CHECK(!status.ok());
-  const absl::string_view message = status.message().substr(0, kMaxMessageBytes);
+  const absl::string_view message = CutMessage(status.message());
   FrameHeader header;
   header.kind = FrameKind::kError;
   header.id = id;

@@ -122,6 +122,23 @@ TEST(FrameTest, ErrorCarriesCodeAndMessage) {
   }
 }
 
+TEST(FrameTest, CutsErrorMessagesBetweenCharacters) {
+  for (const std::string character : {"x", "\u00E9", "\u20AC", "\U0001F600"}) {
+    std::string message;
+    while (message.size() < 5000) message += character;
+    for (size_t shift = 0; shift < 4; ++shift) {
+      const std::string frame =
+          EncodeErrorFrame(3, absl::InternalError(std::string(shift, 'x') + message));
+      ByteChunks bytes{std::as_bytes(std::span(frame))};
+      FrameHeader header;
+      ASSERT_OK(ReadFrameHeader(&bytes, &header));
+      const absl::Status status = ReadErrorBody(&bytes, header);
+      EXPECT_EQ((status.message().size() - shift) % character.size(), 0U) << character << shift;
+      EXPECT_GT(status.message().size(), 4096 - 4);
+    }
+  }
+}
+
 void Put32(Bytes* frame, size_t offset, int32_t value) {
   std::memcpy(frame->data() + offset, &value, sizeof(value));
 }
