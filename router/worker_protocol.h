@@ -1,5 +1,6 @@
 // What the router and an attention worker tell each other, in plain C++: the messages of
-// proto/m1/v1/attention.proto as the policy sees them. worker_messages.h converts.
+// proto/m1/v1/attention.proto as the policy sees them. worker_stream_messages.h
+// converts.
 #pragma once
 
 #include <algorithm>

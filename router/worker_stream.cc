@@ -15,7 +15,13 @@
 #include "router/worker_stream_messages.h"
 
 namespace m1 {
-namespace {}  // namespace
+namespace {
+
+// A stream that has ended has its status at hand; one whose last event could not be read never gets
+// one.
+constexpr absl::Duration kStatusTimeout = absl::Milliseconds(500);
+
+}  // namespace
 
 WorkerStream::WorkerStream(WorkerStreamOptions options, WorkerListener* listener)
     : options_(std::move(options)),
@@ -86,25 +92,15 @@ absl::Status WorkerStream::RunOnce(bool* was_open) {
   }
   const std::unique_ptr<Stream> stream = stub_->Run(&context);
   const absl::Status greeting = Greet(stream.get());
+  std::thread writer;
   if (greeting.ok()) {
     *was_open = true;
-    std::thread writer([this, &stream] { WriteCommands(stream.get()); });
+    writer = std::thread([this, &stream] { WriteCommands(stream.get()); });
     ReadEvents(stream.get());
-    {
-      MutexLock lock(&mutex_);
-      takes_commands_ = false;
-      changed_.SignalAll();
-    }
-    writer.join();  // the stream has ended, so a write that is under way fails
-  } else {
+  } else if (greeting.code() != absl::StatusCode::kUnavailable) {
     context.TryCancel();
   }
-  const absl::Status end = FromGrpcStatus(stream->Finish());
-  {
-    MutexLock lock(&mutex_);
-    takes_commands_ = false;
-    context_ = nullptr;
-  }
+  const absl::Status end = EndStream(stream.get(), &context, std::move(writer));
   absl::Status status =
       greeting.ok() || greeting.code() == absl::StatusCode::kUnavailable ? end : greeting;
   if (status.ok()) status = absl::UnavailableError("the worker ended the stream");
@@ -112,7 +108,40 @@ absl::Status WorkerStream::RunOnce(bool* was_open) {
   return status;
 }
 
-// Errors: Unavailable when the stream broke, which Finish explains; else the refusal.
+absl::Status WorkerStream::EndStream(Stream* stream, grpc::ClientContext* context,
+                                     std::thread writer) {
+  bool has_status = false;  // this and the next are guarded by mutex_
+  bool gave_up = false;
+  {
+    MutexLock lock(&mutex_);
+    takes_commands_ = false;
+    changed_.SignalAll();
+  }
+  std::thread watchdog([this, context, &has_status, &gave_up] {
+    const absl::Time until = absl::Now() + kStatusTimeout;
+    MutexLock lock(&mutex_);
+    while (!has_status && changed_.WaitUntil(&mutex_, until)) {
+    }
+    if (has_status) return;
+    gave_up = true;
+    context->TryCancel();
+  });
+  if (writer.joinable()) writer.join();  // a write that is under way fails
+  const absl::Status end = FromGrpcStatus(stream->Finish());
+  {
+    MutexLock lock(&mutex_);
+    has_status = true;
+    context_ = nullptr;
+    changed_.SignalAll();
+  }
+  watchdog.join();
+  if (gave_up && absl::IsCancelled(end)) {
+    return absl::InternalError("unreadable event: the worker sent no valid m1.v1.RunEvent");
+  }
+  return end;
+}
+
+// Errors: Unavailable when the stream broke, which its status explains; else the refusal.
 absl::Status WorkerStream::Greet(Stream* stream) {
   v1::RunCommand command;
   command.mutable_hello()->set_protocol_revision(kProtocolRevision);

@@ -53,6 +53,9 @@ class WorkerStream final : public WorkerLink {
   // Opens the stream and reads it to its end; tells whether it was accepted.
   absl::Status RunOnce(bool* was_open);
   absl::Status Greet(Stream* stream);
+  // After a read has failed: the status of the stream, which ends in any case. A read also fails
+  // when an event cannot be parsed; then the stream is cancelled, because no status would come.
+  absl::Status EndStream(Stream* stream, grpc::ClientContext* context, std::thread writer);
   void ReadEvents(Stream* stream);
   void WriteCommands(Stream* stream);
   void SleepUnlessStopped(absl::Duration duration);

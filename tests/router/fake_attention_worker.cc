@@ -296,7 +296,7 @@ bool FakeAttentionWorker::StepSequence(FakeSequence* sequence, v1::StepResult* s
     if (static_cast<size_t>(sequence->generated) >= sequence->script.size()) {
       finished.set_end(v1::SEQUENCE_END_ERROR);
       finished.set_status_code(13);
-      finished.set_status_message("non-finite logits");
+      finished.set_status_message(options_.error_message);
       *step->add_finished() = finished;
       return false;
     }

@@ -28,6 +28,8 @@ struct FakeWorkerOptions {
   int32_t prompt_chunk_tokens = 1 << 20;
   // The whole answer to a start, without what was emitted already; absent: FakeNextToken.
   std::function<std::vector<int32_t>(const v1::Start&)> script = nullptr;
+  // Of the error that ends a script which is too short. Not UTF-8: an event that cannot be parsed.
+  std::string error_message = "non-finite logits";
 };
 
 // The token after `token_ids`: in 0..255.

@@ -39,6 +39,24 @@ class ReplayTest : public RouterFixture {
   StreamResult result_;
 };
 
+// A read fails then, too, but the worker does not end the stream: the router must.
+TEST_F(ReplayTest, EventThatCannotBeParsedLosesTheWorker) {
+  const std::string whole = "abcdef";
+  AddWorker({.script =
+                 [whole, num_starts = 0](const v1::Start&) mutable {
+                   const size_t size = num_starts++ == 0 ? 2 : whole.size();
+                   return std::vector<int32_t>(whole.begin(),
+                                               whole.begin() + static_cast<std::ptrdiff_t>(size));
+                 },
+             .error_message = "\xFF"});
+  StartRouter();
+  ASSERT_TRUE(WaitUntilServing());
+  const StreamResult result = Generate(SeededRequest({1}, static_cast<int>(whole.size()), 1));
+  ASSERT_TRUE(result.status.ok()) << result.status.error_message();
+  EXPECT_EQ(result.Text(), whole);
+  EXPECT_EQ(workers_[0]->starts().size(), 2U);
+}
+
 TEST_F(ReplayTest, PreemptedSequenceGoesOn) {
   AddWorker();
   StartRouter();
