@@ -8,24 +8,33 @@ namespace m1 {
 
 absl::Status CallRegistry::Add(const std::string& request_id, std::shared_ptr<LiveCall> call) {
   MutexLock lock(&mutex_);
-  if (!calls_.emplace(request_id, std::move(call)).second) {
+  if (!by_id_.emplace(request_id, call).second) {
     return absl::AlreadyExistsError(
         absl::StrCat("request_id \"", request_id, "\" is in flight already"));
   }
+  const LiveCall* key = call.get();
+  open_.emplace(key, std::move(call));
   return absl::OkStatus();
 }
 
-void CallRegistry::Remove(const std::string& request_id) {
+void CallRegistry::ReleaseId(const std::string& request_id, const LiveCall* call) {
   MutexLock lock(&mutex_);
-  calls_.erase(request_id);
+  const auto it = by_id_.find(request_id);
+  if (it != by_id_.end() && it->second.get() == call) by_id_.erase(it);
+}
+
+void CallRegistry::Remove(const std::string& request_id, const LiveCall* call) {
+  ReleaseId(request_id, call);
+  MutexLock lock(&mutex_);
+  open_.erase(call);
 }
 
 bool CallRegistry::Abort(const std::string& request_id) {
   std::shared_ptr<LiveCall> call;
   {
     MutexLock lock(&mutex_);
-    const auto it = calls_.find(request_id);
-    if (it == calls_.end()) return false;
+    const auto it = by_id_.find(request_id);
+    if (it == by_id_.end()) return false;
     call = it->second;
   }
   call->Abort();
@@ -36,15 +45,15 @@ void CallRegistry::CheckReaders(absl::Time now) {
   std::vector<std::shared_ptr<LiveCall>> calls;
   {
     MutexLock lock(&mutex_);
-    calls.reserve(calls_.size());
-    for (const auto& entry : calls_) calls.push_back(entry.second);
+    calls.reserve(open_.size());
+    for (const auto& entry : open_) calls.push_back(entry.second);
   }
   for (const std::shared_ptr<LiveCall>& call : calls) call->CheckReader(now);
 }
 
 size_t CallRegistry::size() const {
   MutexLock lock(&mutex_);
-  return calls_.size();
+  return open_.size();
 }
 
 }  // namespace m1

@@ -75,10 +75,10 @@ absl::StatusOr<int64_t> GenerateCall::Register(GenerationRequest request) {
   {
     MutexLock lock(&mutex_);
     is_registered_ = true;
-    is_gone = is_done_;
+    is_gone = called_finish_ || is_done_;
   }
   if (is_gone) {
-    context_.registry->Remove(request_id_);
+    context_.registry->Remove(request_id_, this);
     return absl::CancelledError("the client is gone");
   }
   absl::StatusOr<int64_t> id = context_.dispatcher->Submit(std::move(request), shared_from_this());
@@ -122,7 +122,7 @@ void GenerateCall::OnDone() {
     is_done_ = true;
     is_registered = is_registered_;
   }
-  if (is_registered) context_.registry->Remove(request_id_);
+  if (is_registered) context_.registry->Remove(request_id_, this);
   const std::shared_ptr<GenerateCall> last_reference = std::move(self_);
 }
 
@@ -155,12 +155,14 @@ void GenerateCall::OnFinished(AnswerEnd end, int32_t stop_token_id, absl::Time n
   FillFinish(end, stop_token_id, now, response.mutable_finish());
   Enqueue(response);
   end_ = absl::OkStatus();
+  ReleaseId();  // before the client can know of the end
   Proceed();
 }
 
 void GenerateCall::OnFailed(const absl::Status& status) {
   MutexLock lock(&mutex_);
   end_ = status;
+  ReleaseId();
   Proceed();
 }
 
@@ -261,11 +263,16 @@ void GenerateCall::EndNow(const absl::Status& status) {
   called_finish_ = true;
   waiting_.clear();
   waiting_bytes_ = 0;
+  ReleaseId();
   Finish(ToGrpcStatus(status));
 }
 
+void GenerateCall::ReleaseId() {
+  if (is_registered_) context_.registry->ReleaseId(request_id_, this);
+}
+
 bool GenerateCall::CanTakeMore() {
-  is_parked_ = waiting_bytes_ > kMaxBufferedBytes;
+  if (waiting_bytes_ > kMaxBufferedBytes) is_parked_ = true;
   return !is_parked_;
 }
 

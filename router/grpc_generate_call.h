@@ -2,7 +2,7 @@
 // the client reads, and frees the sequence when the client is gone.
 //
 // Locks: the dispatcher calls the sink's functions with its mutex held, so mutex_ is never held
-// while the dispatcher is called.
+// while the dispatcher is called. The registry may be called with mutex_ held.
 #pragma once
 
 #include <grpcpp/server_context.h>
@@ -86,6 +86,9 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void Proceed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Nothing more is written; the call ends with `status` now.
   void EndNow(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The end is decided: another call may take the id.
+  void ReleaseId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False from when the buffer is full until half of it was read.
   bool CanTakeMore() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FillFinish(AnswerEnd end, int32_t stop_token_id, absl::Time now, v1::Finish* finish)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -109,8 +112,10 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool is_registered_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // by the client, or by its silence
   bool is_aborted_ ABSL_GUARDED_BY(mutex_) = false;
-  bool is_parked_ ABSL_GUARDED_BY(mutex_) = false;  // the scheduler waits for Resume
-  bool is_done_ ABSL_GUARDED_BY(mutex_) = false;    // server_context_ is gone
+  // A sink's function has answered false since the last Resume. Only OnWriteDone clears it: later
+  // output of the same step comes while the scheduler already means to park the sequence.
+  bool is_parked_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_done_ ABSL_GUARDED_BY(mutex_) = false;  // server_context_ is gone
 
   size_t next_prompt_id_ ABSL_GUARDED_BY(mutex_) = 0;
   bool sent_prompt_ ABSL_GUARDED_BY(mutex_) = false;

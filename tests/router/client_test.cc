@@ -97,6 +97,27 @@ TEST_F(ClientTest, RequestIdInFlightTwiceIsRefused) {
   EXPECT_TRUE(Generate(request).status.ok());
 }
 
+TEST_F(ClientTest, RequestIdIsFreeWhenFinishIsSeen) {
+  AddWorker();
+  StartRouter();
+  ASSERT_TRUE(WaitUntilServing());
+  v1::GenerateRequest request = TokenRequest({1}, 1);
+  request.set_request_id("again");
+  for (int i = 0; i < 200; ++i) {
+    grpc::ClientContext context;
+    const auto stream = inference_->Generate(&context, request);
+    v1::GenerateResponse response;
+    while (stream->Read(&response) && !response.has_finish()) {
+    }
+    ASSERT_TRUE(response.has_finish()) << i << ": " << stream->Finish().error_message();
+    // The stream is still open here.
+    const StreamResult second = Generate(request);
+    ASSERT_TRUE(second.status.ok()) << i << ": " << second.status.error_message();
+    ASSERT_TRUE(stream->Finish().ok());
+  }
+  EXPECT_TRUE(NothingIsLeft());
+}
+
 TEST_F(ClientTest, AbortFinishesTheStream) {
   AddWorker();
   StartRouter();

@@ -1,0 +1,101 @@
+// One call without a server: its writes are done when the test says so.
+#include "gtest/gtest.h"
+
+#include "router/grpc_generate_call.h"
+#include "tests/support/status_matchers.h"
+
+namespace m1 {
+namespace {
+
+class LargePieces final : public TokenPieces {
+ public:
+  absl::string_view Bytes(int32_t /*id*/) const override { return bytes_; }
+  bool IsSpecial(int32_t /*id*/) const override { return false; }
+
+ private:
+  const std::string bytes_ = std::string(4096, 'x');
+};
+
+class NullLink final : public WorkerLink {
+ public:
+  void Send(WorkerCommand /*command*/) override {}
+};
+
+class NullCall final : public LiveCall {
+ public:
+  void Abort() override {}
+  void CheckReader(absl::Time /*now*/) override {}
+};
+
+class GenerateCallTest : public testing::Test {
+ protected:
+  GenerateCallTest() { dispatcher_.SetLinks({&link_}); }
+
+  std::shared_ptr<GenerateCall> BeginCall() {
+    auto call = std::make_shared<GenerateCall>(GenerateCallContext{.dispatcher = &dispatcher_,
+                                                                   .registry = &registry_,
+                                                                   .pieces = &pieces_,
+                                                                   .clock = &clock_},
+                                               &server_context_);
+    GenerationRequest request;
+    request.request_id = "id";
+    request.prompt_ids.assign(400, 1);
+    request.max_new_tokens = 10;
+    call->Begin(std::move(request));
+    return call;
+  }
+
+  static std::vector<AnswerToken> Tokens(size_t count) {
+    return std::vector<AnswerToken>(
+        count, AnswerToken{.id = 1, .logprob = -1, .rank = 1, .candidates = {}});
+  }
+
+  RealClock clock_;
+  NullLink link_;
+  CallRegistry registry_;
+  LargePieces pieces_;
+  Dispatcher dispatcher_{SchedulerOptions{.num_workers = 1}, &clock_, [](bool /*ready*/) {}};
+  grpc::CallbackServerContext server_context_;
+};
+
+// The scheduler parks a sequence after the whole step: what comes in between must not look as if
+// nobody waited for Resume.
+TEST_F(GenerateCallTest, FullStaysFullUntilHalfIsRead) {
+  const auto call = BeginCall();
+  for (int32_t first = 0; first < 240; first += 60) {  // messages of a quarter of a megabyte
+    EXPECT_TRUE(call->OnPromptTokens(first, Tokens(60)));
+  }
+  EXPECT_FALSE(call->OnPromptTokens(240, Tokens(60)));
+  call->OnWriteDone(true);  // of the first message, which says how long the prompt is
+  bool takes_more = call->OnTokens(Tokens(1), clock_.Now());
+  EXPECT_FALSE(takes_more);
+  int num_writes = 0;
+  for (; !takes_more && num_writes < 100; ++num_writes) {
+    call->OnWriteDone(true);
+    takes_more = call->OnTokens(Tokens(1), clock_.Now());
+  }
+  EXPECT_TRUE(takes_more);
+  EXPECT_GT(num_writes, 1);
+  call->OnCancel();
+  call->OnDone();
+}
+
+TEST_F(GenerateCallTest, IdIsFreeWhenTheEndIsDecided) {
+  const auto call = BeginCall();
+  EXPECT_EQ(registry_.Add("id", std::make_shared<NullCall>()).code(),
+            absl::StatusCode::kAlreadyExists);
+  call->OnFinished(AnswerEnd::kLength, 0, clock_.Now());
+  const auto next = std::make_shared<NullCall>();
+  EXPECT_OK(registry_.Add("id", next));
+  EXPECT_EQ(registry_.size(), 2U);  // the first has not been read to its end
+
+  call->OnCancel();
+  call->OnDone();
+  EXPECT_EQ(registry_.size(), 1U);
+  EXPECT_TRUE(registry_.Abort("id"));  // the next one's
+  registry_.Remove("id", next.get());
+  EXPECT_FALSE(registry_.Abort("id"));
+}
+
+}  // namespace
+}  // namespace m1
