@@ -94,8 +94,13 @@ absl::Status ParseRequest(const grpc::ByteBuffer& bytes, google::protobuf::Messa
   return violations.ToStatus();
 }
 
-grpc::ByteBuffer SerializeResponse(const google::protobuf::Message& response) {
-  grpc::Slice slice(response.SerializeAsString());
+absl::StatusOr<grpc::ByteBuffer> SerializeResponse(const google::protobuf::Message& response) {
+  std::string wire;
+  if (!response.SerializeToString(&wire)) {
+    return absl::InternalError(absl::StrCat("a ", response.GetDescriptor()->full_name(), " of ",
+                                            response.ByteSizeLong(), " bytes cannot be sent"));
+  }
+  grpc::Slice slice(wire);
   return grpc::ByteBuffer(&slice, 1);
 }
 

@@ -21,6 +21,7 @@ std::optional<std::string> FindBadUtf8(const google::protobuf::Descriptor& type,
 // Reads `bytes` into `request`. Errors: InvalidArgument, naming the field where one is to blame.
 absl::Status ParseRequest(const grpc::ByteBuffer& bytes, google::protobuf::Message* request);
 
-grpc::ByteBuffer SerializeResponse(const google::protobuf::Message& response);
+// Errors: Internal when the message is too large to be one.
+absl::StatusOr<grpc::ByteBuffer> SerializeResponse(const google::protobuf::Message& response);
 
 }  // namespace m1

@@ -1,5 +1,7 @@
 #include "router/inference_service.h"
 
+#include <google/protobuf/io/coded_stream.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -32,8 +34,16 @@ absl::Status AnswerUnary(const grpc::ByteBuffer& bytes, const AnswerFunction& an
   Request request;
   M1_RETURN_IF_ERROR(ParseRequest(bytes, &request));
   M1_ASSIGN_OR_RETURN(const auto message, answer(request));
-  *response = SerializeResponse(message);
+  M1_ASSIGN_OR_RETURN(*response, SerializeResponse(message));
   return absl::OkStatus();
+}
+
+// Bytes that one token takes in a TokenizeResponse: its id, and its bytes with tag and length.
+int64_t AnswerBytes(int32_t id, absl::string_view bytes) {
+  using google::protobuf::io::CodedOutputStream;
+  return static_cast<int64_t>(CodedOutputStream::VarintSize32SignExtended(id) + 1 +
+                              CodedOutputStream::VarintSize32(static_cast<uint32_t>(bytes.size())) +
+                              bytes.size());
 }
 
 std::string RandomRequestId() {
@@ -160,6 +170,12 @@ absl::StatusOr<v1::TokenizeResponse> InferenceService::Answer(
   M1_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
                       request.has_chat() ? vocabulary_->EncodeChat(ReadChat(request.chat()))
                                          : vocabulary_->EncodeText(request.text()));
+  int64_t num_bytes = 0;
+  for (int32_t id : ids) num_bytes += AnswerBytes(id, vocabulary_->Bytes(id));
+  violations.Require(num_bytes <= options_.max_answer_bytes, request.has_chat() ? "chat" : "text",
+                     absl::StrCat(ids.size(), " tokens long, an answer of ", num_bytes, " bytes"),
+                     absl::StrCat("at most ", options_.max_answer_bytes, " bytes of answer"));
+  M1_RETURN_IF_ERROR(violations.ToStatus());
   v1::TokenizeResponse response;
   response.mutable_ids()->Add(ids.begin(), ids.end());
   for (int32_t id : ids) {
@@ -174,8 +190,21 @@ absl::StatusOr<v1::DetokenizeResponse> InferenceService::Answer(
   Violations violations;
   CheckIds(request.ids(), "ids", vocabulary_->config().vocab_size, &violations);
   M1_RETURN_IF_ERROR(violations.ToStatus());
+  int64_t num_bytes = 0;
+  for (int32_t id : request.ids()) {
+    num_bytes += static_cast<int64_t>(vocabulary_->Bytes(id).size());
+  }
+  const auto check_size = [this, &violations](int64_t size) {
+    violations.Require(size <= options_.max_answer_bytes, "ids",
+                       absl::StrCat(size, " bytes of text"),
+                       absl::StrCat("at most ", options_.max_answer_bytes, " bytes of text"));
+    return violations.ToStatus();
+  };
+  M1_RETURN_IF_ERROR(check_size(num_bytes));
   v1::DetokenizeResponse response;
   response.set_text(vocabulary_->Decode({request.ids().begin(), request.ids().end()}));
+  // What is no UTF-8 has grown: U+FFFD takes three bytes.
+  M1_RETURN_IF_ERROR(check_size(static_cast<int64_t>(response.text().size())));
   return response;
 }
 

@@ -23,6 +23,8 @@ struct InferenceServiceOptions {
   std::string model_name;
   std::string server_version;
   absl::Duration slow_reader_timeout = absl::Seconds(30);
+  // Of Tokenize and Detokenize, whose answers may be far larger than what they are asked.
+  int64_t max_answer_bytes = 64 << 20;
 };
 
 using RawInferenceService = v1::Inference::WithRawCallbackMethod_Generate<

@@ -24,9 +24,11 @@ ABSL_FLAG(std::string, address, "127.0.0.1", "Address to listen on: IP, host nam
 ABSL_FLAG(int, port, 0, "Port to listen on; 0 picks a free one.");
 ABSL_FLAG(std::string, model, "", "Directory with config.json and the tokenizer. Required.");
 ABSL_FLAG(std::string, attention_workers, "",
-          "Addresses of the attention workers, separated by commas. Required.");
+          "Addresses of the attention workers, separated by commas; each names one worker, a "
+          "dns:/// name too. Required.");
 ABSL_FLAG(int, queue_size, 1024, "Requests that may wait for a worker, 1..1000000.");
-ABSL_FLAG(int, max_message_bytes, 64 << 20, "Largest message received, in bytes.");
+ABSL_FLAG(int, max_message_bytes, 64 << 20,
+          "Largest message received, and largest answer of Tokenize and Detokenize, in bytes.");
 ABSL_FLAG(absl::Duration, worker_loss_timeout, absl::Seconds(60),
           "How long a request waits while no worker is ready.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
@@ -86,7 +88,8 @@ int Run() {
   Router router(*options, *std::move(vocabulary));
   inference.emplace(InferenceServiceOptions{.model_name = LastPart(options->model_directory),
                                             .server_version = kServerVersion,
-                                            .slow_reader_timeout = options->slow_reader_timeout},
+                                            .slow_reader_timeout = options->slow_reader_timeout,
+                                            .max_answer_bytes = options->max_message_bytes},
                     &router);
   control.emplace(&router);
   const absl::Status served = router.Serve({&*inference, &*control});

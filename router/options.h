@@ -16,11 +16,13 @@ struct RouterOptions {
   int port = 0;
   // Directory with config.json and the tokenizer. Required.
   std::string model_directory;
-  // Attention workers, at least one. Their order breaks ties in placement.
+  // Attention workers, at least one; an address is one worker. Their order breaks ties in
+  // placement.
   std::vector<std::string> attention_workers;
   // Requests that may wait for a worker, 1..1000000; more are refused with RESOURCE_EXHAUSTED.
   int queue_size = 1024;
-  // Largest message received, 1024..2147483647 bytes.
+  // Largest message received, and largest answer of Tokenize and Detokenize; 1024..2147483647
+  // bytes.
   int max_message_bytes = 64 << 20;
   // How long a request waits while no worker is ready, > 0; then UNAVAILABLE.
   absl::Duration worker_loss_timeout = absl::Seconds(60);

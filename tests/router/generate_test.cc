@@ -332,6 +332,44 @@ TEST_F(GenerateTest, TooLargeMessagesAreRefused) {
   EXPECT_EQ(Generate(request).status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
 }
 
+TEST_F(GenerateTest, AnswersLargerThanTheLimitAreRefused) {
+  AddWorker();
+  RouterOptions options;
+  options.max_message_bytes = 4096;
+  StartRouter(options);
+  const auto detokenize = [this](int32_t id, int count, v1::DetokenizeResponse* text) {
+    grpc::ClientContext context;
+    v1::DetokenizeRequest request;
+    for (int i = 0; i < count; ++i) request.add_ids(id);
+    return inference_->Detokenize(&context, request, text);
+  };
+  v1::DetokenizeResponse text;
+  EXPECT_TRUE(detokenize('a', 4000, &text).ok());
+  EXPECT_EQ(text.text().size(), 4000U);
+  // 17 bytes from two bytes of id, and three bytes of U+FFFD from one.
+  for (const auto& [id, count] : {std::pair{kTinyEos, 1000}, std::pair{0xFF, 1500}}) {
+    const grpc::Status status = detokenize(id, count, &text);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << id;
+    EXPECT_THAT(status.error_message(), HasSubstr("ids")) << id;
+    EXPECT_THAT(status.error_message(), HasSubstr("at most 4096 bytes")) << id;
+  }
+
+  v1::TokenizeResponse tokens;
+  v1::TokenizeRequest request;
+  for (const int size : {500, 2000}) {
+    grpc::ClientContext context;
+    request.set_text(std::string(static_cast<size_t>(size), '\x01'));  // a token for each byte
+    const grpc::Status status = inference_->Tokenize(&context, request, &tokens);
+    if (size == 500) {
+      EXPECT_TRUE(status.ok()) << status.error_message();
+      continue;
+    }
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(status.error_message(), HasSubstr("text"));
+    EXPECT_THAT(status.error_message(), HasSubstr("at most 4096 bytes"));
+  }
+}
+
 TEST_F(GenerateTest, TellsTheModel) {
   AddWorker({.max_context_tokens = 4096});
   StartRouter();

@@ -60,7 +60,8 @@ void RouterFixture::StartRouter(RouterOptions options) {
   inference_service_ = std::make_unique<InferenceService>(
       InferenceServiceOptions{.model_name = "tiny",
                               .server_version = "test",
-                              .slow_reader_timeout = options.slow_reader_timeout},
+                              .slow_reader_timeout = options.slow_reader_timeout,
+                              .max_answer_bytes = options.max_message_bytes},
       router_.get());
   control_service_ = std::make_unique<ControlService>(router_.get());
   const absl::Status served = router_->Serve({inference_service_.get(), control_service_.get()});
