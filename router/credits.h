@@ -1,8 +1,9 @@
 // How much one worker may still be given: its last credits less what was started since.
 //
 // A worker computes credits after it had handled every start up to a number; starts sent later are
-// not counted in, so the router subtracts them itself. Several routers share a worker: each sees
-// only what the worker grants to it.
+// not counted in, so the router subtracts them itself. Several routers share a worker, and each is
+// granted all that is free: what they start at once beyond it waits at the worker, and credits are
+// less by what waits.
 #pragma once
 
 #include <cstdint>

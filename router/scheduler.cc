@@ -39,7 +39,7 @@ absl::StatusOr<int64_t> Scheduler::Submit(GenerationRequest request,
   ++next_arrival_order_;
   auto sequence = std::make_unique<RoutedSequence>();
   sequence->arrival_order = id;
-  sequence->max_new_tokens = request.max_new_tokens;
+  sequence->max_new_tokens = BoundAtArrival(request);
   sequence->request = std::move(request);
   sequence->sink = std::move(sink);
   sequence->arrival_time = now;
@@ -228,10 +228,30 @@ void Scheduler::DispatchWaiting(absl::Time now) {
   }
 }
 
+int32_t Scheduler::BoundAtArrival(const GenerationRequest& request) const {
+  const auto num_tokens = static_cast<int64_t>(request.prompt_ids.size());
+  int64_t bound = request.max_new_tokens;
+  for (const WorkerState& worker : workers_) {
+    const int64_t room = worker.limits.max_sequence_tokens() - num_tokens;
+    if (worker.is_connected && room > 0) bound = std::min(bound, room);
+  }
+  return static_cast<int32_t>(bound);
+}
+
+int64_t Scheduler::TokensToHold(const RoutedSequence& sequence) const {
+  const int64_t whole = MaxTotalTokens(sequence);
+  if (sequence.was_started) return whole;
+  int64_t most = 0;
+  for (const WorkerState& worker : workers_) {
+    if (worker.is_ready()) most = std::max(most, worker.limits.max_sequence_tokens());
+  }
+  if (whole <= most) return whole;
+  return most > sequence.num_tokens() ? sequence.num_tokens() + 1 : sequence.num_tokens();
+}
+
 Placement Scheduler::Place(const RoutedSequence& sequence) const {
   std::vector<PlacementCandidate> candidates(workers_.size());
-  // From the first start on its end is fixed, and only who can take it to the end may have it.
-  const int64_t reach = sequence.was_started ? MaxTotalTokens(sequence) : sequence.num_tokens();
+  const int64_t reach = TokensToHold(sequence);
   for (size_t i = 0; i < workers_.size(); ++i) {
     const WorkerState& worker = workers_[i];
     if (!worker.is_ready()) continue;
@@ -254,9 +274,10 @@ void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time n
   queue_.Remove(sequence->arrival_order);
   if (!sequence->was_started) {
     sequence->was_started = true;
-    const int64_t room = std::max<int64_t>(0, *max_sequence_tokens() - sequence->num_tokens());
+    const int64_t room =
+        std::max<int64_t>(0, worker.limits.max_sequence_tokens() - sequence->num_tokens());
     sequence->max_new_tokens =
-        static_cast<int32_t>(std::min<int64_t>(sequence->request.max_new_tokens, room));
+        static_cast<int32_t>(std::min<int64_t>(sequence->max_new_tokens, room));
     sequence->sink->OnStarted(now);
   }
   sequence->state = SequenceState::kRunning;

@@ -101,6 +101,13 @@ class Scheduler {
   RoutedSequence* FindRunning(int worker_index, int64_t worker_sequence_id);
 
   void DispatchWaiting(absl::Time now);
+  // The answer's bound as the connected workers' contexts allow, those aside that have no room for
+  // the prompt and one token more.
+  int32_t BoundAtArrival(const GenerationRequest& request) const;
+  // What a worker must hold to get the sequence. Before the first start: prompt and whole answer,
+  // or, if no ready worker holds so much, as much as lets it begin. From the first start on its end
+  // is fixed, and only who can take it there may have it.
+  int64_t TokensToHold(const RoutedSequence& sequence) const;
   Placement Place(const RoutedSequence& sequence) const;
   void StartOn(int worker_index, RoutedSequence* sequence, absl::Time now);
 

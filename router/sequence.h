@@ -57,7 +57,7 @@ struct RoutedSequence {
   SequenceState state = SequenceState::kQueued;
   ResumePoint resume;
   bool was_started = false;
-  int32_t max_new_tokens = 0;             // bounded by the context, since the first start
+  int32_t max_new_tokens = 0;             // bounded by the context, fixed at the first start
   std::optional<FleetIdentity> identity;  // of the worker that gave the first output
   int32_t losses_in_a_row = 0;            // workers lost since the last output
 

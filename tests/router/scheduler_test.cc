@@ -541,6 +541,81 @@ TEST_F(SchedulerTest, BegunAnswersWaitForAWorkerThatCanFinishThem) {
   EXPECT_THAT(StartedWorkers(), ElementsAre(0, 0));
 }
 
+TEST_F(SchedulerTest, SmallerWorkerThatJoinsDoesNotCutAcceptedAnswers) {
+  Make(2);
+  Welcome(0, /*slots=*/1, /*kv_blocks=*/100);
+  Submit(10, 10);
+  Submit(640, 50000);  // bounded by worker 0: 100 blocks of 64 tokens
+  Welcome(1, /*slots=*/8, /*kv_blocks=*/10);
+  EXPECT_THAT(StartedWorkers(), ElementsAre(0));  // 640 tokens fill worker 1 to the last
+  WorkerEvents events;
+  events.credits = Plenty();
+  scheduler_->OnStep(0, events, now_);
+  ASSERT_THAT(StartedWorkers(), ElementsAre(0, 0));
+  EXPECT_EQ(commands_.starts[1].second.max_new_tokens, 6400 - 640);
+}
+
+TEST_F(SchedulerTest, SmallerWorkerTakesWhatItHoldsToTheEnd) {
+  Make(2);
+  Welcome(0, /*slots=*/1, /*kv_blocks=*/100);
+  Welcome(1, /*slots=*/8, /*kv_blocks=*/10);
+  Submit(10, 1000);  // both are connected: 640 tokens are the context
+  Submit(10, 630);
+  Submit(10, 50000);
+  ASSERT_THAT(StartedWorkers(), ElementsAre(0, 1, 1));
+  for (const auto& start : commands_.starts) EXPECT_EQ(start.second.max_new_tokens, 630);
+}
+
+TEST_F(SchedulerTest, WhatNoReadyWorkerHoldsIsBoundedByTheOneThatTakesIt) {
+  Make(2);
+  Submit(640, 50000);  // before any worker is connected
+  Welcome(1, /*slots=*/8, /*kv_blocks=*/10);
+  ASSERT_EQ(commands_.starts.size(), 1U);
+  EXPECT_EQ(commands_.starts[0].second.max_new_tokens, 0);
+  WorkerEvents events;
+  events.credits = Plenty();
+  scheduler_->OnStep(1, events, now_);
+  Submit(639, 50000);
+  ASSERT_EQ(commands_.starts.size(), 2U);
+  EXPECT_EQ(commands_.starts[1].second.max_new_tokens, 1);
+}
+
+// Another router's sequences took the place meanwhile: credits fall to zero, the start waits there.
+TEST_F(SchedulerTest, WorkerMayKeepAStartWaiting) {
+  Make(2);
+  Welcome(0, /*slots=*/2);
+  const int64_t waiting = Submit(1, 10);
+  WorkerEvents events;
+  events.credits = {.handled_start_count = 1, .state_slots = 0, .kv_blocks = 0, .ready = true};
+  scheduler_->OnStep(0, events, now_);
+  Submit(1, 10);
+  now_ += absl::Hours(1);
+  scheduler_->Tick(now_);
+  EXPECT_EQ(commands_.starts.size(), 1U);
+  EXPECT_EQ(scheduler_->num_running(), 1U);
+  EXPECT_FALSE(sinks_[0]->error);
+
+  scheduler_->OnStep(0, Tokens(1, {5}, events.credits), now_);  // its turn
+  EXPECT_THAT(sinks_[0]->ids, ElementsAre(5));
+  scheduler_->Cancel(waiting);
+  EXPECT_THAT(commands_.cancels, ElementsAre(std::make_pair(0, 1)));
+  events.credits = {.handled_start_count = 1, .state_slots = 1, .kv_blocks = 9, .ready = true};
+  scheduler_->OnStep(0, events, now_);
+  EXPECT_EQ(commands_.starts.size(), 2U);
+}
+
+TEST_F(SchedulerTest, StartThatWaitedOnALostWorkerGoesToAnother) {
+  Make(2);
+  Welcome(0);
+  Submit(1, 10);
+  WorkerEvents events;
+  events.credits = {.handled_start_count = 1, .state_slots = 0, .kv_blocks = 0, .ready = true};
+  scheduler_->OnStep(0, events, now_);
+  Welcome(1);
+  scheduler_->OnLost(0, now_);
+  EXPECT_THAT(StartedWorkers(), ElementsAre(0, 1));
+}
+
 TEST(CreditLedgerTest, BlocksToStartAreOneMoreThanTheTokensNeed) {
   EXPECT_EQ(KvBlocksToStart(1, 10), 2);
   EXPECT_EQ(KvBlocksToStart(64, 10), 2);
