@@ -1,8 +1,10 @@
 #include "router/control_service.h"
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 
@@ -27,27 +29,27 @@ std::string AsUtf8(absl::string_view text) {
 }  // namespace
 
 ControlService::ControlService(Router* router)
-    : dispatcher_(router->dispatcher()),
-      registry_(router->registry()),
-      workers_(router->workers()) {}
+    : dispatcher_(router->dispatcher()), registry_(router->registry()), fleet_(router->fleet()) {}
 
 grpc::Status ControlService::GetLoad(grpc::ServerContext* /*context*/,
                                      const v1::GetLoadRequest* /*request*/,
                                      v1::GetLoadResponse* response) {
-  const RouterSnapshot snapshot = dispatcher_->Snapshot();
+  const std::vector<std::shared_ptr<WorkerStream>> streams = fleet_->streams();
+  const RouterSnapshot snapshot = dispatcher_->Snapshot();  // of these and any that came since
   response->set_queued_request_count(static_cast<int32_t>(snapshot.num_queued));
   response->set_running_request_count(static_cast<int32_t>(snapshot.num_running));
   response->set_queue_capacity(static_cast<int32_t>(snapshot.queue_capacity));
   response->set_draining(snapshot.is_draining);
-  for (size_t i = 0; i < workers_.size(); ++i) {
+  for (size_t i = 0; i < streams.size(); ++i) {
+    if (streams[i] == nullptr) continue;
     const WorkerSnapshot& worker = snapshot.workers[i];
     v1::AttentionWorkerLoad* load = response->add_workers();
-    load->set_address(workers_[i]->address());
+    load->set_address(streams[i]->address());
     load->set_ready(worker.is_ready);
     load->set_sequence_count(worker.num_sequences);
     load->set_outstanding_token_count(worker.outstanding_tokens);
     if (worker.limits) *load->mutable_limits() = ToProto(*worker.limits);
-    const auto description = workers_[i]->Describe(kDescribeTimeout);
+    const auto description = streams[i]->Describe(kDescribeTimeout);
     if (description.ok()) *load->mutable_load() = description->load();
   }
   return grpc::Status::OK;
@@ -56,12 +58,14 @@ grpc::Status ControlService::GetLoad(grpc::ServerContext* /*context*/,
 grpc::Status ControlService::GetTopology(grpc::ServerContext* /*context*/,
                                          const v1::GetTopologyRequest* /*request*/,
                                          v1::GetTopologyResponse* response) {
+  const std::vector<std::shared_ptr<WorkerStream>> streams = fleet_->streams();
   const RouterSnapshot snapshot = dispatcher_->Snapshot();
-  for (size_t i = 0; i < workers_.size(); ++i) {
+  for (size_t i = 0; i < streams.size(); ++i) {
+    if (streams[i] == nullptr) continue;
     v1::AttentionWorkerTopology* worker = response->add_attention_workers();
-    worker->set_address(workers_[i]->address());
+    worker->set_address(streams[i]->address());
     worker->set_last_error(AsUtf8(snapshot.workers[i].last_error));
-    auto description = workers_[i]->Describe(kDescribeTimeout);
+    auto description = streams[i]->Describe(kDescribeTimeout);
     if (description.ok()) {
       *worker->mutable_description() = *std::move(description);
     } else if (worker->last_error().empty()) {

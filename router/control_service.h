@@ -1,8 +1,6 @@
 // The public service Control: what the fleet does, and how to stop it.
 #pragma once
 
-#include <vector>
-
 #include "m1/v1/control.grpc.pb.h"
 #include "router/grpc_router.h"
 
@@ -26,7 +24,7 @@ class ControlService final : public v1::Control::Service {
  private:
   Dispatcher* const dispatcher_;
   CallRegistry* const registry_;
-  const std::vector<WorkerStream*> workers_;
+  const WorkerFleet* const fleet_;
 };
 
 }  // namespace m1

@@ -10,10 +10,22 @@ Dispatcher::Dispatcher(const SchedulerOptions& options, const Clock* clock,
                        std::function<void(bool)> on_ready_change)
     : clock_(clock),
       on_ready_change_(std::move(on_ready_change)),
+      links_(static_cast<size_t>(options.num_workers), nullptr),
       scheduler_(options, this),
-      last_errors_(static_cast<size_t>(options.num_workers), "not connected yet") {}
+      last_errors_(static_cast<size_t>(options.num_workers)) {}
 
-void Dispatcher::SetLinks(std::vector<WorkerLink*> links) { links_ = std::move(links); }
+void Dispatcher::SetLink(int worker_index, WorkerLink* link) {
+  const auto index = static_cast<size_t>(worker_index);
+  MutexLock lock(&mutex_);
+  if (index >= links_.size()) {
+    links_.resize(index + 1, nullptr);
+    last_errors_.resize(index + 1);
+  }
+  links_[index] = link;
+  if (link == nullptr) return;
+  last_errors_[index] = "not connected yet";
+  scheduler_.AddWorker(worker_index);
+}
 
 absl::StatusOr<int64_t> Dispatcher::Submit(GenerationRequest request,
                                            std::shared_ptr<SequenceSink> sink) {
@@ -97,7 +109,8 @@ RouterSnapshot Dispatcher::Snapshot() const {
 }
 
 void Dispatcher::Send(int worker_index, WorkerCommand command) {
-  links_[static_cast<size_t>(worker_index)]->Send(std::move(command));
+  WorkerLink* link = links_[static_cast<size_t>(worker_index)];
+  if (link != nullptr) link->Send(std::move(command));  // else its loss is about to be reported
 }
 
 void Dispatcher::TellReadiness() {

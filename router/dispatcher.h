@@ -48,8 +48,9 @@ class Dispatcher final : public WorkerListener, private CommandSink {
   Dispatcher(const SchedulerOptions& options, const Clock* clock,
              std::function<void(bool)> on_ready_change);
 
-  // Call once, before the links report anything. They must live until they report nothing more.
-  void SetLinks(std::vector<WorkerLink*> links);
+  // The link of a worker, before it reports anything; it must live until the next call for that
+  // index, and report nothing more after that but its loss. Null: no worker is there.
+  void SetLink(int worker_index, WorkerLink* link);
 
   // Errors: ResourceExhausted (queue full), Unavailable (draining).
   absl::StatusOr<int64_t> Submit(GenerationRequest request, std::shared_ptr<SequenceSink> sink);
@@ -75,8 +76,8 @@ class Dispatcher final : public WorkerListener, private CommandSink {
 
   const Clock* const clock_;
   const std::function<void(bool)> on_ready_change_;
-  std::vector<WorkerLink*> links_;  // constant after SetLinks
   mutable Mutex mutex_;
+  std::vector<WorkerLink*> links_ ABSL_GUARDED_BY(mutex_);
   Scheduler scheduler_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> last_errors_ ABSL_GUARDED_BY(mutex_);
   bool is_draining_ ABSL_GUARDED_BY(mutex_) = false;

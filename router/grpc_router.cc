@@ -21,25 +21,17 @@ constexpr absl::Duration kTickPeriod = absl::Milliseconds(100);
 
 Router::Router(const RouterOptions& options, std::unique_ptr<Vocabulary> vocabulary)
     : options_(options), vocabulary_(std::move(vocabulary)), pool_(kPoolThreads, kPoolQueueSize) {
-  const SchedulerOptions scheduler_options{
-      .num_workers = static_cast<int>(options.attention_workers.size()),
-      .queue_size = options.queue_size,
-      .worker_loss_timeout = options.worker_loss_timeout};
+  const SchedulerOptions scheduler_options{.queue_size = options.queue_size,
+                                           .worker_loss_timeout = options.worker_loss_timeout};
   dispatcher_ = std::make_unique<Dispatcher>(scheduler_options, &clock_, [this](bool is_ready) {
     MutexLock lock(&server_mutex_);
     is_serving_ = is_ready;
     if (reported_server_ != nullptr) reported_server_->SetServing(is_ready);
   });
-  std::vector<WorkerLink*> links;
-  for (const std::string& address : options.attention_workers) {
-    workers_.push_back(std::make_unique<WorkerStream>(
-        WorkerStreamOptions{.worker_index = static_cast<int>(workers_.size()),
-                            .address = address,
-                            .router_id = absl::StrCat(options.address, ":", options.port)},
-        dispatcher_.get()));
-    links.push_back(workers_.back().get());
-  }
-  dispatcher_->SetLinks(std::move(links));
+  fleet_ = std::make_unique<WorkerFleet>(
+      WorkerFleetOptions{.addresses = options.attention_workers,
+                         .router_id = absl::StrCat(options.address, ":", options.port)},
+      dispatcher_.get());
 }
 
 Router::~Router() {
@@ -57,7 +49,7 @@ Router::~Router() {
   }
   if (server_ != nullptr) server_->Shutdown(absl::Seconds(1));
   pool_.Stop();  // its tasks use the dispatcher
-  workers_.clear();
+  fleet_.reset();
 }
 
 absl::Status Router::Serve(const std::vector<grpc::Service*>& services) {
@@ -70,15 +62,9 @@ absl::Status Router::Serve(const std::vector<grpc::Service*>& services) {
     reported_server_ = server_.get();
     server_->SetServing(is_serving_);
   }
-  for (const auto& worker : workers_) worker->Start();
+  fleet_->Start();
   ticker_ = std::thread([this] { Tick(); });
   return absl::OkStatus();
-}
-
-std::vector<WorkerStream*> Router::workers() const {
-  std::vector<WorkerStream*> streams;
-  for (const auto& worker : workers_) streams.push_back(worker.get());
-  return streams;
 }
 
 void Router::Stop() {

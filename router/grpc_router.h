@@ -15,10 +15,10 @@
 #include "common/rpc/server_runner.h"
 #include "router/call_registry.h"
 #include "router/dispatcher.h"
+#include "router/grpc_worker_fleet.h"
 #include "router/options.h"
 #include "router/vocabulary.h"
 #include "router/work_pool.h"
-#include "router/worker_stream.h"
 
 namespace m1 {
 
@@ -40,8 +40,7 @@ class Router {
   Dispatcher* dispatcher() { return dispatcher_.get(); }
   CallRegistry* registry() { return &registry_; }
   WorkPool* pool() { return &pool_; }
-  // In the order of the option.
-  std::vector<WorkerStream*> workers() const;
+  const WorkerFleet* fleet() const { return fleet_.get(); }
   // After Serve.
   const ServerRunner& server() const { return *server_; }
 
@@ -60,7 +59,7 @@ class Router {
   ServerRunner* reported_server_ ABSL_GUARDED_BY(server_mutex_) = nullptr;
 
   std::unique_ptr<Dispatcher> dispatcher_;
-  std::vector<std::unique_ptr<WorkerStream>> workers_;
+  std::unique_ptr<WorkerFleet> fleet_;
   std::unique_ptr<ServerRunner> server_;
 
   Mutex tick_mutex_;

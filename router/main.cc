@@ -23,9 +23,10 @@
 ABSL_FLAG(std::string, address, "127.0.0.1", "Address to listen on: IP, host name or unix:PATH.");
 ABSL_FLAG(int, port, 0, "Port to listen on; 0 picks a free one.");
 ABSL_FLAG(std::string, model, "", "Directory with config.json and the tokenizer. Required.");
-ABSL_FLAG(std::string, attention_workers, "",
-          "Addresses of the attention workers, separated by commas; each names one worker, a "
-          "dns:/// name too. Required.");
+ABSL_FLAG(
+    std::string, attention_workers, "",
+    "Addresses of the attention workers, separated by commas; dns:///NAME:PORT stands for all "
+    "addresses of the name, resolved again every 5 s. Required.");
 ABSL_FLAG(int, queue_size, 1024, "Requests that may wait for a worker, 1..1000000.");
 ABSL_FLAG(int, max_message_bytes, 64 << 20,
           "Largest message received, and largest answer of Tokenize and Detokenize, in bytes.");

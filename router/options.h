@@ -16,8 +16,8 @@ struct RouterOptions {
   int port = 0;
   // Directory with config.json and the tokenizer. Required.
   std::string model_directory;
-  // Attention workers, at least one; an address is one worker. Their order breaks ties in
-  // placement.
+  // Addresses of attention workers, at least one; dns:///name:port stands for all addresses of the
+  // name, of which some may come and go.
   std::vector<std::string> attention_workers;
   // Requests that may wait for a worker, 1..1000000; more are refused with RESOURCE_EXHAUSTED.
   int queue_size = 1024;

@@ -71,6 +71,12 @@ void Scheduler::Resume(int64_t id, absl::Time now) {
   DispatchWaiting(now);
 }
 
+void Scheduler::AddWorker(int worker_index) {
+  const auto index = static_cast<size_t>(worker_index);
+  if (index >= workers_.size()) workers_.resize(index + 1);
+  if (!workers_[index].is_connected) workers_[index] = WorkerState();
+}
+
 absl::Status Scheduler::OnWelcome(int worker_index, const WorkerWelcome& welcome, absl::Time now) {
   const std::optional<FleetIdentity> fleet = fleet_identity();
   if (fleet && !(*fleet == welcome.identity)) {

@@ -71,6 +71,9 @@ class Scheduler {
 
   // --- From workers ---
 
+  // Another worker will have this index: one past the last, or that of a lost worker.
+  void AddWorker(int worker_index);
+
   // Errors: FailedPrecondition when its identity differs from that of the fleet.
   absl::Status OnWelcome(int worker_index, const WorkerWelcome& welcome, absl::Time now);
   void OnStep(int worker_index, WorkerEvents events, absl::Time now);

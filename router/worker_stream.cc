@@ -29,7 +29,9 @@ WorkerStream::WorkerStream(WorkerStreamOptions options, WorkerListener* listener
       channel_(MakeChannel(options_.address)),
       stub_(v1::AttentionWorker::NewStub(channel_)) {}
 
-WorkerStream::~WorkerStream() {
+WorkerStream::~WorkerStream() { Stop(); }
+
+void WorkerStream::Stop() {
   {
     MutexLock lock(&mutex_);
     is_stopped_ = true;

@@ -35,10 +35,11 @@ class WorkerStream final : public WorkerLink {
  public:
   // `listener` must outlive the stream. Nothing happens before Start.
   WorkerStream(WorkerStreamOptions options, WorkerListener* listener);
-  // Ends the stream; the listener hears of it.
   ~WorkerStream() override;
 
   void Start();
+  // Ends the stream; the listener hears of it, and of nothing after that.
+  void Stop();
   void Send(WorkerCommand command) override;
 
   // Asks the worker itself. Errors: as the call ends.

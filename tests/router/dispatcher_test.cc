@@ -137,7 +137,8 @@ TEST(DispatcherTest, AnswersAreCompleteAndInOrderUnderThreads) {
                         [&num_changes](bool /*ready*/) { ++num_changes; });
   ThreadedWorker first(0, &dispatcher);
   ThreadedWorker second(1, &dispatcher);
-  dispatcher.SetLinks({&first, &second});
+  dispatcher.SetLink(0, &first);
+  dispatcher.SetLink(1, &second);
   std::atomic<bool> stop = false;
   std::vector<std::thread> workers;
   workers.emplace_back([&] { first.Run(&stop); });
@@ -187,7 +188,7 @@ TEST(DispatcherTest, DrainingRefusesAndIsNotReady) {
   bool is_ready = false;
   Dispatcher dispatcher({.num_workers = 1}, &clock, [&is_ready](bool ready) { is_ready = ready; });
   ThreadedWorker worker(0, &dispatcher);
-  dispatcher.SetLinks({&worker});
+  dispatcher.SetLink(0, &worker);
   WorkerWelcome welcome;
   welcome.credits.ready = true;
   ASSERT_OK(dispatcher.OnWelcome(0, welcome));

@@ -29,7 +29,7 @@ class NullCall final : public LiveCall {
 
 class GenerateCallTest : public testing::Test {
  protected:
-  GenerateCallTest() { dispatcher_.SetLinks({&link_}); }
+  GenerateCallTest() { dispatcher_.SetLink(0, &link_); }
 
   std::shared_ptr<GenerateCall> BeginCall() {
     auto call = std::make_shared<GenerateCall>(GenerateCallContext{.dispatcher = &dispatcher_,
