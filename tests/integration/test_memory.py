@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -28,7 +29,7 @@ def model(tmp_path_factory):
     subprocess.run([os.path.join(BIN, "m1"), "checkpoint", "make", f"--config={folder / 'config.json'}", f"--out={out}"],
                    check=True)
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        os.symlink(os.path.abspath(f"models/tiny/{name}"), out / name)
+        shutil.copy(f"models/tiny/{name}", out / name)
     yield str(out)
     subprocess.run(["rm", "-rf", str(out)], check=True)
 
