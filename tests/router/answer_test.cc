@@ -11,7 +11,6 @@
 namespace m1 {
 namespace {
 
-using testing::ElementsAre;
 using testing::IsEmpty;
 
 constexpr int32_t kEos = 1000000;
