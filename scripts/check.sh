@@ -17,8 +17,21 @@ install() {
   m1_install_python
 }
 
-asan_services_tests() {
-  ctest --preset asan-services -j "$M1_JOBS" -LE 'gpu|slow|lint' --no-tests=error
+# Names of a preset's tests, one a line; a test and its target have the same name. $2...: options of ctest.
+list_tests() {
+  local preset="$1"
+  shift
+  cmake --preset "$preset" >/dev/null
+  ctest --preset "$preset" -N "$@" | sed -n 's/^ *Test *#[0-9]*: //p' | sort
+}
+
+# Only what test.sh could not run without gRPC: the processes and the tests that need it.
+asan_services() {
+  local tests
+  mapfile -t tests < <(comm -23 <(list_tests asan-services -LE 'gpu|slow|lint') <(list_tests asan))
+  ((${#tests[@]})) || m1_die "no test needs gRPC"
+  m1_build asan-services m1 m1-router m1-attention-worker m1-expert-worker "${tests[@]}"
+  ctest --preset asan-services -j "$M1_JOBS" --no-tests=error -R "^($(IFS='|'; echo "${tests[*]}"))\$"
 }
 
 # Hostile clients, files and peers, and what a client does, against the instrumented processes. A report of a sanitizer
@@ -28,11 +41,10 @@ asan_services_integration() {
     tests/integration/test_hostile.py tests/integration/test_client.py
 }
 
-# Only the tests that run threads of ours: label engine. Test and target have the same name.
+# Only the tests that run threads of ours: label engine.
 tsan() {
   local targets
-  cmake --preset tsan >/dev/null
-  mapfile -t targets < <(ctest --preset tsan -N -L engine | sed -n 's/^ *Test *#[0-9]*: //p')
+  mapfile -t targets < <(list_tests tsan -L engine)
   if ((${#targets[@]} == 0)); then
     m1_die "no test has the label engine"
   fi
@@ -56,8 +68,7 @@ m1_stage "clang build with thread-safety analysis" m1_build clang-analysis
 m1_stage "clang-tidy" scripts/lib/clang_tidy.sh build/clang-analysis "$M1_TIDY_SECONDS" "$M1_JOBS"
 m1_stage "tsan: engines and policy" tsan
 m1_stage "fuzz" fuzz
-m1_stage "asan+ubsan build with services" m1_build asan-services
-m1_stage "asan+ubsan tests with services" asan_services_tests
+m1_stage "asan+ubsan build and tests of the services" asan_services
 m1_stage "asan+ubsan integration tests" asan_services_integration
 m1_stage "quickstart" scripts/quickstart.sh
 m1_print_stages
