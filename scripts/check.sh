@@ -17,7 +17,7 @@ install() {
   m1_install_python
 }
 
-# Names of a preset's tests, one a line; a test and its target have the same name. $2...: options of ctest.
+# Names of a preset's tests, one a line. $2...: options of ctest.
 list_tests() {
   local preset="$1"
   shift
@@ -25,12 +25,20 @@ list_tests() {
   ctest --preset "$preset" -N "$@" | sed -n 's/^ *Test *#[0-9]*: //p' | sort
 }
 
+# Of the given tests, those that are a target of the same name; others are scripts.
+test_targets() {
+  local preset="$1"
+  shift
+  comm -12 <(ninja -C "build/$preset" -t targets all | sed -n 's/: phony$//p' | sort) <(printf '%s\n' "$@" | sort)
+}
+
 # Only what test.sh could not run without gRPC: the processes and the tests that need it.
 asan_services() {
-  local tests
+  local tests targets
   mapfile -t tests < <(comm -23 <(list_tests asan-services -LE 'gpu|slow|lint') <(list_tests asan))
   ((${#tests[@]})) || m1_die "no test needs gRPC"
-  m1_build asan-services m1 m1-router m1-attention-worker m1-expert-worker "${tests[@]}"
+  mapfile -t targets < <(test_targets asan-services "${tests[@]}")
+  m1_build asan-services m1 m1-router m1-attention-worker m1-expert-worker "${targets[@]}"
   ctest --preset asan-services -j "$M1_JOBS" --no-tests=error -R "^($(IFS='|'; echo "${tests[*]}"))\$"
 }
 

@@ -85,7 +85,11 @@ class Process:
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:
-            return self.wait(15)
+            code = self.wait(15)
+            self.log_file.close()
+            if code == 0:
+                os.unlink(self.log_file.name)  # kept for looking into what went wrong
+            return code
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"{self.name} did not end in 15 s after SIGTERM:\n{self.log()[-4000:]}")
