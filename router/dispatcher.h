@@ -71,7 +71,8 @@ class Dispatcher final : public WorkerListener, private CommandSink {
   RouterSnapshot Snapshot() const;
 
  private:
-  void Send(int worker_index, WorkerCommand command) override;
+  // By the scheduler, which is called with the mutex held.
+  void Send(int worker_index, WorkerCommand command) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void TellReadiness() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Clock* const clock_;
