@@ -46,16 +46,18 @@ echo "=== ask: $question      (first its thought, then its answer)"
 "$m1" generate --target "$target" --chat "$question" --max_new_tokens 400 --temperature 0
 
 echo
-echo "the cluster answers at $target; try next:"
-echo "  $m1 chat --target $target                                 talk to it"
-echo "  $m1 generate --target $target --prompt 'One day' --json   every token with its logprob"
-echo "  .venv/bin/python examples/chat.py $target '9+882'         from Python (scripts/test.sh makes .venv)"
 if ((stay)); then
-  echo "it keeps running; Ctrl-C ends it"
+  echo "the cluster answers at $target and runs until Ctrl-C; from another terminal:"
+else
+  echo "the cluster ends now; $m1 up starts it again (--stay keeps it here), then:"
+  target=127.0.0.1:50051
+fi
+echo "  $m1 chat --target $target"
+echo "  $m1 generate --target $target --prompt 'One day' --max_new_tokens 20 --json"
+echo "  .venv/bin/python examples/chat.py $target '9+882'      (scripts/test.sh makes .venv)"
+if ((stay)); then
   trap 'kill -TERM "$cluster"' INT TERM
   wait "$cluster" || true
   wait "$cluster" 2>/dev/null || true
   cluster=
-else
-  echo "it ends now; run scripts/quickstart.sh --stay, or $m1 up, to keep one"
 fi
