@@ -9,6 +9,7 @@
 
 #include "attention_worker/kv_cache.h"
 #include "attention_worker/linear_state.h"
+#include "common/base/flag_checks.h"
 #include "common/base/status_macros.h"
 
 namespace m1 {
@@ -16,19 +17,11 @@ namespace {
 
 constexpr int64_t kDefaultKvBytes = int64_t{1} << 30;
 
-absl::Status CheckRange(absl::string_view flag, int64_t value, int64_t least, int64_t most) {
-  if (value >= least && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("--", flag, " is ", value, ", wanted ", least, " to ", most));
-}
-
 absl::Status CheckTimeout(absl::string_view flag, absl::Duration value) {
   if (value > absl::ZeroDuration() && value <= absl::Hours(24)) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("--", flag, " is ", absl::FormatDuration(value),
                                                  ", wanted more than 0 and at most 24h"));
 }
-
-int64_t BlocksFor(int64_t tokens) { return (tokens + kKvBlockTokens - 1) / kKvBlockTokens; }
 
 absl::StatusOr<int64_t> ContextTokens(const AttentionWorkerOptions& options,
                                       const ModelConfig& config) {
@@ -45,7 +38,7 @@ absl::StatusOr<int64_t> KvBlocks(const AttentionWorkerOptions& options, const Mo
                                  DType activation_dtype, int64_t context_tokens) {
   // More than every slot at full length is of no use. One block more each: see StepPolicy.
   const int64_t most =
-      std::min<int64_t>(INT32_MAX, options.max_sequences * (BlocksFor(context_tokens) + 1));
+      std::min<int64_t>(INT32_MAX, options.max_sequences * (NumKvBlocks(context_tokens) + 1));
   const int64_t block_bytes = KvCache::BlockBytes(config, activation_dtype);
   if (block_bytes == 0) return most;
   const int64_t bytes = options.kv_bytes == 0 ? kDefaultKvBytes : options.kv_bytes;
@@ -80,24 +73,15 @@ absl::Status Validate(const AttentionWorkerOptions& options) {
   if (options.expert_workers.empty()) {
     return absl::InvalidArgumentError("--expert_workers is empty, wanted addresses or \"inproc\"");
   }
-  M1_RETURN_IF_ERROR(CheckRange("threads", options.threads, 0, 1024));
-  M1_RETURN_IF_ERROR(CheckRange("max_sequences", options.max_sequences, 1, 65536));
-  M1_RETURN_IF_ERROR(CheckRange("kv_bytes", options.kv_bytes, 0, int64_t{1} << 50));
-  M1_RETURN_IF_ERROR(CheckRange("max_context_tokens", options.max_context_tokens, 0, INT32_MAX));
-  M1_RETURN_IF_ERROR(CheckRange("max_step_tokens", options.max_step_tokens, 1, 65536));
-  M1_RETURN_IF_ERROR(CheckRange("max_replay_tokens", options.max_replay_tokens, 0, INT32_MAX));
+  M1_RETURN_IF_ERROR(CheckFlagRange("threads", options.threads, 0, 1024));
+  M1_RETURN_IF_ERROR(CheckFlagRange("max_sequences", options.max_sequences, 1, 65536));
+  M1_RETURN_IF_ERROR(CheckFlagRange("kv_bytes", options.kv_bytes, 0, int64_t{1} << 50));
+  M1_RETURN_IF_ERROR(
+      CheckFlagRange("max_context_tokens", options.max_context_tokens, 0, INT32_MAX));
+  M1_RETURN_IF_ERROR(CheckFlagRange("max_step_tokens", options.max_step_tokens, 1, 65536));
+  M1_RETURN_IF_ERROR(CheckFlagRange("max_replay_tokens", options.max_replay_tokens, 0, INT32_MAX));
   M1_RETURN_IF_ERROR(CheckTimeout("exchange_timeout", options.exchange_timeout));
   return CheckTimeout("expert_loss_timeout", options.expert_loss_timeout);
-}
-
-absl::StatusOr<DType> ActivationDType(const std::string& flag, const ModelConfig& config) {
-  if (flag == "bf16") return DType::kBf16;
-  if (flag == "fp32") return DType::kF32;
-  if (flag == "auto") {
-    return config.weights_dtype == DType::kBf16 ? DType::kBf16 : DType::kF32;
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("--activation_dtype is \"", flag, "\", wanted auto, bf16 or fp32"));
 }
 
 absl::StatusOr<StepLimits> Limits(const AttentionWorkerOptions& options, const ModelConfig& config,

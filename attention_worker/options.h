@@ -35,9 +35,6 @@ struct AttentionWorkerOptions {
 // Errors: InvalidArgument naming the flag, its value and the range.
 absl::Status Validate(const AttentionWorkerOptions& options);
 
-// Errors: InvalidArgument naming the flag.
-absl::StatusOr<DType> ActivationDType(const std::string& flag, const ModelConfig& config);
-
 // Errors: InvalidArgument naming --max_context_tokens or --kv_bytes.
 absl::StatusOr<StepLimits> Limits(const AttentionWorkerOptions& options, const ModelConfig& config,
                                   DType activation_dtype);

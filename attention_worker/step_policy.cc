@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/base/check.h"
-#include "common/kernels/backend.h"
 
 namespace m1 {
 namespace {
@@ -14,7 +13,11 @@ namespace {
 constexpr int64_t kWaitingPerSlot = 8;
 constexpr int32_t kMaxCandidates = 20;
 
-int64_t BlocksFor(int64_t num_tokens) { return (num_tokens + kKvBlockTokens - 1) / kKvBlockTokens; }
+// One block more than the tokens need, so that a sequence can decode for a while; less only where
+// the pool ends.
+int64_t BlocksToAdmit(const Sequence& sequence, const StepLimits& limits) {
+  return std::min(NumKvBlocks(sequence.num_tokens()) + 1, limits.kv_blocks);
+}
 
 // Higher priority first, then first come first served.
 bool Senior(const Sequence* a, const Sequence* b) {
@@ -71,10 +74,10 @@ absl::Status CheckStart(const SequenceStart& start, const StepLimits& limits) {
                                                    " tokens exceeds the worker's context of ",
                                                    limits.max_context_tokens));
   }
-  if (BlocksFor(reach) > limits.kv_blocks) {
-    return absl::InvalidArgumentError(absl::StrCat("a sequence of up to ", reach, " tokens needs ",
-                                                   BlocksFor(reach), " KV blocks, the worker has ",
-                                                   limits.kv_blocks));
+  if (NumKvBlocks(reach) > limits.kv_blocks) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a sequence of up to ", reach, " tokens needs ", NumKvBlocks(reach),
+                     " KV blocks, the worker has ", limits.kv_blocks));
   }
   return absl::OkStatus();
 }
@@ -142,7 +145,7 @@ int64_t StepPolicy::num_grantable_slots() const {
 int64_t StepPolicy::num_grantable_blocks() const {
   int64_t free = blocks_.num_free();
   for (const auto& [key, sequence] : sequences_) {
-    if (sequence->phase == SequencePhase::kWaiting) free -= BlocksFor(sequence->num_tokens()) + 1;
+    if (sequence->phase == SequencePhase::kWaiting) free -= BlocksToAdmit(*sequence, limits_);
   }
   return std::max<int64_t>(0, free);
 }
@@ -158,10 +161,9 @@ std::vector<Sequence*> StepPolicy::InPhase(SequencePhase phase) {
 
 void StepPolicy::Admit(StepPlan& plan) {
   for (Sequence* sequence : InPhase(SequencePhase::kWaiting)) {
-    // One block more than the tokens need, so that it can decode for a while; less only where the
-    // pool ends.
-    const int64_t wanted = std::min(BlocksFor(sequence->num_tokens()) + 1, limits_.kv_blocks);
-    if (slots_.num_free() < 1 || !sequence->blocks.GrowTo(wanted)) return;
+    if (slots_.num_free() < 1 || !sequence->blocks.GrowTo(BlocksToAdmit(*sequence, limits_))) {
+      return;
+    }
     sequence->slot.GrowTo(1);
     sequence->phase = SequencePhase::kResident;
     plan.admitted.push_back(sequence);
@@ -174,7 +176,7 @@ void StepPolicy::GrowLeases(StepPlan& plan) {
   for (const SequenceKey& key : keys) {
     Sequence* sequence = Find(key);
     if (sequence == nullptr) continue;  // it made room for an earlier one
-    while (!sequence->blocks.GrowTo(BlocksFor(sequence->num_tokens()))) {
+    while (!sequence->blocks.GrowTo(NumKvBlocks(sequence->num_tokens()))) {
       if (!PreemptFor(*sequence, plan)) break;
     }
   }

@@ -16,8 +16,14 @@
 
 #include "attention_worker/lease_pool.h"
 #include "attention_worker/sequence.h"
+#include "common/kernels/backend.h"
 
 namespace m1 {
+
+// KV blocks that hold `num_tokens` tokens.
+constexpr int64_t NumKvBlocks(int64_t num_tokens) {
+  return (num_tokens + kKvBlockTokens - 1) / kKvBlockTokens;
+}
 
 struct StepLimits {
   int32_t max_sequences = 0;

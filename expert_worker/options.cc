@@ -4,19 +4,11 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/base/flag_checks.h"
 #include "common/base/status_macros.h"
 #include "common/model/placement.h"
 
 namespace m1 {
-namespace {
-
-absl::Status CheckRange(absl::string_view flag, int64_t value, int64_t least, int64_t most) {
-  if (value >= least && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("--", flag, " is ", value, ", wanted ", least, " to ", most));
-}
-
-}  // namespace
 
 absl::Status Validate(const ExpertWorkerOptions& options) {
   if (options.model.empty()) {
@@ -28,14 +20,10 @@ absl::Status Validate(const ExpertWorkerOptions& options) {
                                                    "\" and --shard is \"", options.shard,
                                                    "\", wanted one of them at most"));
   }
-  M1_RETURN_IF_ERROR(CheckRange("port", options.port, 0, 65535));
-  M1_RETURN_IF_ERROR(CheckRange("threads", options.threads, 0, 1024));
-  const std::string& dtype = options.activation_dtype;
-  if (dtype != "auto" && dtype != "bf16" && dtype != "fp32") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--activation_dtype is \"", dtype, "\", wanted auto, bf16 or fp32"));
-  }
-  return absl::OkStatus();
+  M1_RETURN_IF_ERROR(CheckFlagRange("port", options.port, 0, 65535));
+  M1_RETURN_IF_ERROR(CheckFlagRange("threads", options.threads, 0, 1024));
+  // Whether the word is known does not depend on the model.
+  return ActivationDType(options.activation_dtype, ModelConfig()).status();
 }
 
 absl::StatusOr<std::vector<int32_t>> HostedExperts(const ExpertWorkerOptions& options,
@@ -57,9 +45,7 @@ absl::StatusOr<std::vector<int32_t>> HostedExperts(const ExpertWorkerOptions& op
 }
 
 DType ActivationDType(const ExpertWorkerOptions& options, const ModelConfig& config) {
-  if (options.activation_dtype == "bf16") return DType::kBf16;
-  if (options.activation_dtype == "fp32") return DType::kF32;
-  return config.weights_dtype == DType::kBf16 ? DType::kBf16 : DType::kF32;
+  return *ActivationDType(options.activation_dtype, config);
 }
 
 }  // namespace m1

@@ -70,6 +70,11 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& directory);
 // All fields in one line of key=value text: for the log, and what the fingerprint hashes.
 std::string DescribeModelConfig(const ModelConfig& config);
 
+// Element type of activations that `choice` stands for: "bf16", "fp32", or "auto", that of the
+// weights. Both kinds of worker go by this, or they would refuse each other. Errors: InvalidArgument
+// naming --activation_dtype.
+absl::StatusOr<DType> ActivationDType(absl::string_view choice, const ModelConfig& config);
+
 // Decay rate s >= 0 of every head of a lightning layer: S_t = exp(-s) S_{t-1} + k v^T.
 // Computed in double by libm, rounded once. Shape [num_heads]. A test pins the hash of M1's table.
 std::vector<float> LightningDecays(const ModelConfig& config, int32_t layer);

@@ -1,5 +1,7 @@
 #include <string>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 
@@ -27,6 +29,16 @@ std::string DescribeModelConfig(const ModelConfig& config) {
       config.tie_word_embeddings ? 1 : 0, kinds, scale(config.lightning_scale),
       scale(config.softmax_scale), scale(config.mlp_scale),
       absl::StrJoin(config.eos_token_ids, ","), DTypeName(config.weights_dtype));
+}
+
+absl::StatusOr<DType> ActivationDType(absl::string_view choice, const ModelConfig& config) {
+  if (choice == "bf16") return DType::kBf16;
+  if (choice == "fp32") return DType::kF32;
+  if (choice == "auto") {
+    return config.weights_dtype == DType::kBf16 ? DType::kBf16 : DType::kF32;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--activation_dtype is \"", choice, "\", wanted auto, bf16 or fp32"));
 }
 
 }  // namespace m1

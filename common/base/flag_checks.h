@@ -1,0 +1,20 @@
+// Checks of command-line values, with messages that name the flag.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+namespace m1 {
+
+// Errors: InvalidArgument naming the flag, its value and the range.
+inline absl::Status CheckFlagRange(absl::string_view flag, int64_t value, int64_t least,
+                                   int64_t most) {
+  if (value >= least && value <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag, " is ", value, ", wanted ", least, " to ", most));
+}
+
+}  // namespace m1
