@@ -1,11 +1,8 @@
 // m1-attention-worker: attention layers, recurrent state, KV blocks, gates, LM head and sampling.
-#include <algorithm>
-#include <cstdio>
 #include <functional>
 #include <memory>
 #include <numeric>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -18,13 +15,12 @@
 #include "common/base/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/exchange/inproc_exchange.h"
-#include "common/kernels/cpu_backend.h"
-#include "common/model/checkpoint.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_exchange.h"
 #include "common/rpc/identity_proto.h"
 #include "common/rpc/process.h"
 #include "common/rpc/server_runner.h"
+#include "common/worker/worker_model.h"
 #include "expert_worker/expert_ffn.h"
 
 ABSL_FLAG(std::string, address, "127.0.0.1", "Address to listen on");
@@ -57,11 +53,11 @@ namespace m1 {
 namespace {
 
 AttentionWorkerOptions OptionsFromFlags() {
-  return {.model = absl::GetFlag(FLAGS_model),
+  return {.model = {.directory = absl::GetFlag(FLAGS_model),
+                    .activation_dtype = absl::GetFlag(FLAGS_activation_dtype),
+                    .threads = absl::GetFlag(FLAGS_threads),
+                    .cpu_target = absl::GetFlag(FLAGS_cpu_target)},
           .expert_workers = absl::GetFlag(FLAGS_expert_workers),
-          .activation_dtype = absl::GetFlag(FLAGS_activation_dtype),
-          .threads = absl::GetFlag(FLAGS_threads),
-          .cpu_target = absl::GetFlag(FLAGS_cpu_target),
           .max_sequences = absl::GetFlag(FLAGS_max_sequences),
           .kv_bytes = absl::GetFlag(FLAGS_kv_bytes),
           .max_context_tokens = absl::GetFlag(FLAGS_max_context_tokens),
@@ -109,15 +105,11 @@ class Worker {
   absl::Status Load();
   absl::Status CreateExchange();
   absl::Status CreateEngine();
-  absl::StatusOr<std::unique_ptr<KernelBackend>> MakeBackend() const;
   void Drain(ServerRunner& runner);
 
   const AttentionWorkerOptions options_;
-  std::unique_ptr<Checkpoint> checkpoint_;
-  DType activation_dtype_ = DType::kBf16;
-  WorkerIdentity identity_;
+  WorkerModel model_;
   StepLimits limits_;
-  std::unique_ptr<KernelBackend> backend_;
   std::unique_ptr<LocalExperts> local_experts_;
   Readiness readiness_;
   std::unique_ptr<ExpertExchange> exchange_;
@@ -132,60 +124,30 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const AttentionWorkerOpti
   return worker;
 }
 
-// Logs every tenth of the way.
-PrefetchProgress ProgressLog() {
-  return [last_tenth = int64_t{0}](int64_t done_bytes, int64_t total_bytes) mutable {
-    const int64_t tenth = total_bytes == 0 ? 10 : 10 * done_bytes / total_bytes;
-    if (tenth > last_tenth) {
-      M1_LOG(kInfo) << "loading percent=" << 10 * tenth << " bytes=" << done_bytes;
-    }
-    last_tenth = tenth;
-    return !TerminationRequested();
-  };
-}
-
 absl::Status Worker::Load() {
-  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(options_.model);
-  if (absl::IsInvalidArgument(checkpoint.status())) {
-    // Whatever is wrong with the files is DataLoss or NotFound: exit code 3.
-    return absl::DataLossError(checkpoint.status().message());
-  }
-  M1_RETURN_IF_ERROR(checkpoint.status());
-  checkpoint_ = *std::move(checkpoint);
-  const ModelConfig& config = checkpoint_->config();
-  M1_ASSIGN_OR_RETURN(activation_dtype_, ActivationDType(options_.activation_dtype, config));
-  M1_ASSIGN_OR_RETURN(limits_, Limits(options_, config, activation_dtype_));
-  M1_ASSIGN_OR_RETURN(backend_, MakeBackend());
-  M1_RETURN_IF_ERROR(checkpoint_->PrefetchAttention(ProgressLog()));
-  identity_ = {.fingerprint = checkpoint_->fingerprint(),
-               .weight_format = checkpoint_->weight_format(),
-               .activation_dtype = std::string(DTypeName(activation_dtype_)),
-               .device_kind = "cpu",
-               .numerics_revision = kNumericsRevision};
-  M1_LOG(kInfo) << "model loaded directory=" << options_.model
-                << " fingerprint=" << identity_.fingerprint
-                << " activation_dtype=" << identity_.activation_dtype
-                << " kernels=" << backend_->name() << " max_sequences=" << limits_.max_sequences
-                << " kv_blocks=" << limits_.kv_blocks
+  M1_ASSIGN_OR_RETURN(model_, OpenWorkerModel(options_.model));
+  M1_ASSIGN_OR_RETURN(limits_,
+                      Limits(options_, model_.checkpoint->config(), model_.activation_dtype));
+  M1_LOG(kInfo) << "attention worker model=" << options_.model.directory
+                << " fingerprint=" << model_.identity.fingerprint
+                << " weight_format=" << model_.identity.weight_format
+                << " activation_dtype=" << model_.identity.activation_dtype
+                << " backend=" << model_.backend->name()
+                << " max_sequences=" << limits_.max_sequences << " kv_blocks=" << limits_.kv_blocks
                 << " max_context_tokens=" << limits_.max_context_tokens
-                << " max_step_tokens=" << limits_.max_step_tokens;
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::unique_ptr<KernelBackend>> Worker::MakeBackend() const {
-  const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  return CreateCpuBackend({.num_threads = options_.threads == 0 ? cores : options_.threads,
-                           .target = options_.cpu_target});
+                << " max_step_tokens=" << limits_.max_step_tokens
+                << " bytes=" << model_.checkpoint->attention_weight_bytes();
+  return model_.checkpoint->PrefetchAttention(LogLoading(TerminationRequested));
 }
 
 absl::Status Worker::CreateExchange() {
-  const ModelConfig& config = checkpoint_->config();
+  const ModelConfig& config = model_.checkpoint->config();
   if (options_.expert_workers != "inproc") {
     M1_ASSIGN_OR_RETURN(std::vector<std::string> addresses,
                         ParseAddressList(options_.expert_workers));
     GrpcExchangeOptions exchange;
     exchange.addresses = std::move(addresses);
-    exchange.peer.identity = identity_;
+    exchange.peer.identity = model_.identity;
     exchange.peer.num_experts = config.num_experts;
     exchange.peer.exchange_timeout = options_.exchange_timeout;
     exchange.loss_timeout = options_.expert_loss_timeout;
@@ -195,18 +157,13 @@ absl::Status Worker::CreateExchange() {
   }
   std::vector<int32_t> experts(static_cast<size_t>(config.num_experts));
   std::iota(experts.begin(), experts.end(), 0);
-  M1_RETURN_IF_ERROR(checkpoint_->PrefetchExperts(experts, ProgressLog()));
-  const ExpertModelShape shape{config.num_layers, config.num_experts, config.hidden_size,
-                               config.expert_intermediate_size};
-  M1_ASSIGN_OR_RETURN(ExpertStore store,
-                      ExpertStore::Create(shape, experts, [this](int32_t layer, int32_t expert) {
-                        return checkpoint_->expert_weights(layer, expert);
-                      }));
-  M1_ASSIGN_OR_RETURN(std::unique_ptr<KernelBackend> backend, MakeBackend());
+  M1_RETURN_IF_ERROR(model_.checkpoint->PrefetchExperts(experts, LogLoading(TerminationRequested)));
+  M1_ASSIGN_OR_RETURN(ExpertStore store, ExpertStore::Open(*model_.checkpoint, experts));
+  M1_ASSIGN_OR_RETURN(std::unique_ptr<KernelBackend> backend, CreateBackend(options_.model));
   local_experts_ = std::unique_ptr<LocalExperts>(
       new LocalExperts{std::move(store), std::move(backend), nullptr});
   local_experts_->executor = std::make_unique<ExpertFfn>(
-      &local_experts_->store, local_experts_->backend.get(), activation_dtype_);
+      &local_experts_->store, local_experts_->backend.get(), model_.activation_dtype);
   exchange_ = std::make_unique<InprocExchange>(
       config.num_experts, std::vector<ExpertExecutor*>{local_experts_->executor.get()});
   return absl::OkStatus();
@@ -214,8 +171,9 @@ absl::Status Worker::CreateExchange() {
 
 absl::Status Worker::CreateEngine() {
   auto forward = std::make_unique<ForwardPass>(
-      checkpoint_->config(), checkpoint_->attention_weights(), backend_.get(), exchange_.get(),
-      ForwardOptions{.activation_dtype = activation_dtype_,
+      model_.checkpoint->config(), model_.checkpoint->attention_weights(), model_.backend.get(),
+      exchange_.get(),
+      ForwardOptions{.activation_dtype = model_.activation_dtype,
                      .max_rows = limits_.max_step_tokens,
                      .num_kv_blocks = limits_.kv_blocks,
                      .num_state_slots = limits_.max_sequences});
@@ -226,7 +184,7 @@ absl::Status Worker::CreateEngine() {
 }
 
 absl::Status Worker::Serve(const ServerOptions& server_options) {
-  AttentionService service(ToProto(identity_), limits_, engine_.get(), exchange_.get());
+  AttentionService service(ToProto(model_.identity), limits_, engine_.get(), exchange_.get());
   M1_ASSIGN_OR_RETURN(std::unique_ptr<ServerRunner> runner,
                       ServerRunner::Start(server_options, {&service}));
   readiness_.Set([this, &runner] {

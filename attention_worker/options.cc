@@ -69,11 +69,10 @@ absl::Status CheckMemory(const ModelConfig& config, DType activation_dtype,
 }  // namespace
 
 absl::Status Validate(const AttentionWorkerOptions& options) {
-  if (options.model.empty()) return absl::InvalidArgumentError("--model is empty");
+  M1_RETURN_IF_ERROR(Validate(options.model));
   if (options.expert_workers.empty()) {
     return absl::InvalidArgumentError("--expert_workers is empty, wanted addresses or \"inproc\"");
   }
-  M1_RETURN_IF_ERROR(CheckFlagRange("threads", options.threads, 0, 1024));
   M1_RETURN_IF_ERROR(CheckFlagRange("max_sequences", options.max_sequences, 1, 65536));
   M1_RETURN_IF_ERROR(CheckFlagRange("kv_bytes", options.kv_bytes, 0, int64_t{1} << 50));
   M1_RETURN_IF_ERROR(

@@ -11,20 +11,18 @@
 #include "attention_worker/step_policy.h"
 #include "common/model/config.h"
 #include "common/tensor/dtype.h"
+#include "common/worker/worker_model.h"
 
 namespace m1 {
 
 struct AttentionWorkerOptions {
-  std::string model;                      // checkpoint directory
-  std::string expert_workers;             // addresses, or "inproc": all experts in this process
-  std::string activation_dtype = "auto";  // "bf16", "fp32"; "auto": that of the checkpoint
-  int32_t threads = 0;                    // compute threads; 0: one per core
-  std::string cpu_target;                 // instruction set; "": the best
-  int32_t max_sequences = 64;             // resident at once; each takes a state slot
-  int64_t kv_bytes = 0;                   // of the KV pool; 0: 1 GiB, or less where that is no use
-  int64_t max_context_tokens = 0;         // prompt + answer; 0: the model's
-  int32_t max_step_tokens = 256;          // rows of a step
-  int64_t max_replay_tokens = 32768;      // longer sequences are preempted last
+  WorkerModelOptions model;
+  std::string expert_workers;         // addresses, or "inproc": all experts in this process
+  int32_t max_sequences = 64;         // resident at once; each takes a state slot
+  int64_t kv_bytes = 0;               // of the KV pool; 0: 1 GiB, or less where that is no use
+  int64_t max_context_tokens = 0;     // prompt + answer; 0: the model's
+  int32_t max_step_tokens = 256;      // rows of a step
+  int64_t max_replay_tokens = 32768;  // longer sequences are preempted last
   absl::Duration exchange_timeout =
       absl::Seconds(10);  // an expert worker that is silent for so long is lost
   absl::Duration expert_loss_timeout =

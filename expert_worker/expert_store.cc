@@ -27,6 +27,11 @@ absl::Status CheckWeights(const ExpertModelShape& shape, const ExpertWeights& we
 
 }  // namespace
 
+ExpertModelShape ShapeOf(const ModelConfig& config) {
+  return {config.num_layers, config.num_experts, config.hidden_size,
+          config.expert_intermediate_size};
+}
+
 absl::StatusOr<ExpertStore> ExpertStore::Create(const ExpertModelShape& shape,
                                                 std::vector<int32_t> experts,
                                                 const WeightsOf& weights_of) {
@@ -50,6 +55,14 @@ absl::StatusOr<ExpertStore> ExpertStore::Create(const ExpertModelShape& shape,
   }
   store.experts_ = std::move(experts);
   return store;
+}
+
+absl::StatusOr<ExpertStore> ExpertStore::Open(const Checkpoint& checkpoint,
+                                              std::vector<int32_t> experts) {
+  return Create(ShapeOf(checkpoint.config()), std::move(experts),
+                [&checkpoint](int32_t layer, int32_t expert) {
+                  return checkpoint.expert_weights(layer, expert);
+                });
 }
 
 const ExpertWeights& ExpertStore::weights(int32_t layer, int32_t expert) const {

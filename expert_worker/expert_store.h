@@ -9,6 +9,8 @@
 
 #include "absl/status/statusor.h"
 
+#include "common/model/checkpoint.h"
+#include "common/model/config.h"
 #include "common/model/weights.h"
 
 namespace m1 {
@@ -21,6 +23,8 @@ struct ExpertModelShape {
   int32_t intermediate_size = 0;
 };
 
+ExpertModelShape ShapeOf(const ModelConfig& config);
+
 class ExpertStore {
  public:
   using WeightsOf = std::function<ExpertWeights(int32_t layer, int32_t expert)>;
@@ -31,6 +35,10 @@ class ExpertStore {
   static absl::StatusOr<ExpertStore> Create(const ExpertModelShape& shape,
                                             std::vector<int32_t> experts,
                                             const WeightsOf& weights_of);
+
+  // The weights of a checkpoint, which outlives the store.
+  static absl::StatusOr<ExpertStore> Open(const Checkpoint& checkpoint,
+                                          std::vector<int32_t> experts);
 
   const ExpertModelShape& shape() const { return shape_; }
   const std::vector<int32_t>& experts() const { return experts_; }

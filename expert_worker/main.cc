@@ -1,24 +1,19 @@
 // m1-expert-worker: computes a subset of the experts of every layer for attention workers.
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <thread>
-#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/usage.h"
-#include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
-#include "common/kernels/cpu_backend.h"
-#include "common/model/checkpoint.h"
 #include "common/model/placement.h"
 #include "common/rpc/process.h"
 #include "common/rpc/server_runner.h"
+#include "common/worker/worker_model.h"
 #include "expert_worker/engine.h"
 #include "expert_worker/exchange_service.h"
 #include "expert_worker/expert_ffn.h"
@@ -51,51 +46,13 @@ ExpertWorkerOptions OptionsFromFlags() {
   ExpertWorkerOptions options;
   options.address = absl::GetFlag(FLAGS_address);
   options.port = absl::GetFlag(FLAGS_port);
-  options.model = absl::GetFlag(FLAGS_model);
+  options.model = {.directory = absl::GetFlag(FLAGS_model),
+                   .activation_dtype = absl::GetFlag(FLAGS_activation_dtype),
+                   .threads = absl::GetFlag(FLAGS_threads),
+                   .cpu_target = absl::GetFlag(FLAGS_cpu_target)};
   options.experts = absl::GetFlag(FLAGS_experts);
   options.shard = absl::GetFlag(FLAGS_shard);
-  options.activation_dtype = absl::GetFlag(FLAGS_activation_dtype);
-  options.threads = absl::GetFlag(FLAGS_threads);
-  options.cpu_target = absl::GetFlag(FLAGS_cpu_target);
   return options;
-}
-
-// Whatever is wrong with the files is DataLoss or NotFound: exit code 3.
-absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const std::string& model) {
-  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint = Checkpoint::Open(model);
-  if (checkpoint.status().code() == absl::StatusCode::kInvalidArgument) {
-    return absl::DataLossError(checkpoint.status().message());
-  }
-  return checkpoint;
-}
-
-// Whatever is wrong is the flag's: exit code 2.
-absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const ExpertWorkerOptions& options) {
-  const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  absl::StatusOr<std::unique_ptr<KernelBackend>> backend =
-      CreateCpuBackend({.num_threads = options.threads == 0 ? cores : options.threads,
-                        .target = options.cpu_target});
-  if (!backend.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--cpu_target \"", options.cpu_target, "\": ", backend.status().message()));
-  }
-  return backend;
-}
-
-absl::Status Prefetch(const Checkpoint& checkpoint, const std::vector<int32_t>& experts) {
-  absl::Time next_line = absl::Now() + absl::Seconds(2);
-  return checkpoint.PrefetchExperts(experts, [&next_line](int64_t done, int64_t total) {
-    if (absl::Now() >= next_line) {
-      M1_LOG(kInfo) << "loading done_bytes=" << done << " total_bytes=" << total;
-      next_line = absl::Now() + absl::Seconds(2);
-    }
-    return !TerminationRequested();
-  });
-}
-
-ExpertModelShape ShapeOf(const ModelConfig& config) {
-  return {config.num_layers, config.num_experts, config.hidden_size,
-          config.expert_intermediate_size};
 }
 
 absl::Status Serve(const ExpertWorkerOptions& options,
@@ -129,45 +86,34 @@ absl::Status Serve(const ExpertWorkerOptions& options,
 
 absl::Status Run(const ExpertWorkerOptions& options) {
   M1_RETURN_IF_ERROR(Validate(options));
-  M1_ASSIGN_OR_RETURN(const std::unique_ptr<KernelBackend> backend, CreateBackend(options));
-  M1_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, OpenCheckpoint(options.model));
-  const ModelConfig& config = checkpoint->config();
+  M1_ASSIGN_OR_RETURN(const WorkerModel model, OpenWorkerModel(options.model));
+  const Checkpoint& checkpoint = *model.checkpoint;
+  const ModelConfig& config = checkpoint.config();
   M1_ASSIGN_OR_RETURN(const std::vector<int32_t> experts,
                       HostedExperts(options, config.num_experts));
-  const DType dtype = ActivationDType(options, config);
 
   ExchangeServiceOptions service_options;
   service_options.shape = ShapeOf(config);
   service_options.max_rows = kMaxFrameRows;
   service_options.max_pairs = kMaxFrameRows * config.num_experts_per_token;
-  service_options.identity = {checkpoint->fingerprint(),
-                              checkpoint->weight_format(),
-                              std::string(DTypeName(dtype)),
-                              "cpu",
-                              kNumericsRevision,
-                              kProtocolRevision};
-  M1_LOG(kInfo) << "expert worker model=" << options.model
-                << " fingerprint=" << checkpoint->fingerprint()
-                << " weight_format=" << checkpoint->weight_format()
-                << " activation_dtype=" << DTypeName(dtype) << " backend=" << backend->name()
-                << " layers=" << config.num_layers << " experts=" << FormatExpertList(experts)
-                << " of=" << config.num_experts << " hidden=" << config.hidden_size
-                << " bytes=" << checkpoint->expert_weight_bytes(experts);
-  M1_ASSIGN_OR_RETURN(const ExpertStore store,
-                      ExpertStore::Create(service_options.shape, experts,
-                                          [&checkpoint](int32_t layer, int32_t expert) {
-                                            return checkpoint->expert_weights(layer, expert);
-                                          }));
-  M1_RETURN_IF_ERROR(Prefetch(*checkpoint, experts));
-  ExpertFfn executor(&store, backend.get(), dtype);
+  service_options.identity = model.identity;
+  M1_LOG(kInfo) << "expert worker model=" << options.model.directory
+                << " fingerprint=" << model.identity.fingerprint
+                << " weight_format=" << model.identity.weight_format
+                << " activation_dtype=" << model.identity.activation_dtype
+                << " backend=" << model.backend->name() << " layers=" << config.num_layers
+                << " experts=" << FormatExpertList(experts) << " of=" << config.num_experts
+                << " hidden=" << config.hidden_size
+                << " bytes=" << checkpoint.expert_weight_bytes(experts);
+  M1_ASSIGN_OR_RETURN(const ExpertStore store, ExpertStore::Open(checkpoint, experts));
+  M1_RETURN_IF_ERROR(checkpoint.PrefetchExperts(experts, LogLoading(TerminationRequested)));
+  ExpertFfn executor(&store, model.backend.get(), model.activation_dtype);
   return Serve(options, service_options, &executor);
 }
 
 int Main() {
   absl::Status status = InitProcess(absl::GetFlag(FLAGS_log_level));
   if (status.ok()) status = Run(OptionsFromFlags());
-  // Only a termination signal while loading cancels: an orderly end.
-  if (absl::IsCancelled(status)) status = absl::OkStatus();
   return ExitWith(status);
 }
 

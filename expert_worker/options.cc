@@ -11,19 +11,14 @@
 namespace m1 {
 
 absl::Status Validate(const ExpertWorkerOptions& options) {
-  if (options.model.empty()) {
-    return absl::InvalidArgumentError("--model is empty, wanted a checkpoint directory");
-  }
+  M1_RETURN_IF_ERROR(Validate(options.model));
   if (options.address.empty()) return absl::InvalidArgumentError("--address is empty");
   if (!options.experts.empty() && !options.shard.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("--experts is \"", options.experts,
                                                    "\" and --shard is \"", options.shard,
                                                    "\", wanted one of them at most"));
   }
-  M1_RETURN_IF_ERROR(CheckFlagRange("port", options.port, 0, 65535));
-  M1_RETURN_IF_ERROR(CheckFlagRange("threads", options.threads, 0, 1024));
-  // Whether the word is known does not depend on the model.
-  return ActivationDType(options.activation_dtype, ModelConfig()).status();
+  return CheckFlagRange("port", options.port, 0, 65535);
 }
 
 absl::StatusOr<std::vector<int32_t>> HostedExperts(const ExpertWorkerOptions& options,
@@ -42,10 +37,6 @@ absl::StatusOr<std::vector<int32_t>> HostedExperts(const ExpertWorkerOptions& op
   }
   if (!experts.ok()) return AddContext(experts.status(), flag);
   return experts;
-}
-
-DType ActivationDType(const ExpertWorkerOptions& options, const ModelConfig& config) {
-  return *ActivationDType(options.activation_dtype, config);
 }
 
 }  // namespace m1

@@ -7,20 +7,16 @@
 
 #include "absl/status/statusor.h"
 
-#include "common/model/config.h"
-#include "common/tensor/dtype.h"
+#include "common/worker/worker_model.h"
 
 namespace m1 {
 
 struct ExpertWorkerOptions {
-  std::string address = "127.0.0.1";      // to listen on; or "unix:PATH"
-  int32_t port = 0;                       // 0: a free one
-  std::string model;                      // checkpoint directory
-  std::string experts;                    // "0-7,12"; "" with an empty shard: all
-  std::string shard;                      // "I/N": the Ith of N equal shares
-  std::string activation_dtype = "auto";  // "bf16", "fp32"; "auto": that of the checkpoint
-  int32_t threads = 0;                    // compute threads; 0: one per core
-  std::string cpu_target;                 // instruction set; "": the best
+  WorkerModelOptions model;
+  std::string address = "127.0.0.1";  // to listen on; or "unix:PATH"
+  int32_t port = 0;                   // 0: a free one
+  std::string experts;                // "0-7,12"; "" with an empty shard: all
+  std::string shard;                  // "I/N": the Ith of N equal shares
 };
 
 // Errors: InvalidArgument naming the flag, its value and what it may be.
@@ -30,8 +26,5 @@ absl::Status Validate(const ExpertWorkerOptions& options);
 // flag.
 absl::StatusOr<std::vector<int32_t>> HostedExperts(const ExpertWorkerOptions& options,
                                                    int32_t num_experts);
-
-// Element type of rows and activations. `options` are valid.
-DType ActivationDType(const ExpertWorkerOptions& options, const ModelConfig& config);
 
 }  // namespace m1

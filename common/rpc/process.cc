@@ -119,6 +119,10 @@ int ExitCodeFor(const absl::Status& status) {
 }
 
 int ExitWith(const absl::Status& status) {
+  if (absl::IsCancelled(status) && TerminationRequested()) {
+    M1_LOG(kInfo) << "stopped before it served: " << status.message();
+    return 0;
+  }
   if (!status.ok()) {
     M1_LOG(kError) << status.message();
   }

@@ -26,7 +26,8 @@ bool TerminationRequested();
 // 0 OK; 2 InvalidArgument (flags, configuration); 3 DataLoss or NotFound (model files); else 1.
 int ExitCodeFor(const absl::Status& status);
 
-// Logs the error and returns ExitCodeFor: `return ExitWith(status);` in main.
+// Logs the error and returns ExitCodeFor: `return ExitWith(status);` in main. Long work that was
+// Cancelled because of TerminationRequested is an orderly end: 0.
 int ExitWith(const absl::Status& status);
 
 }  // namespace m1

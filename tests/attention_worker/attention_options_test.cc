@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 
 AttentionWorkerOptions Valid() {
   AttentionWorkerOptions options;
-  options.model = "DIR";
+  options.model.directory = "DIR";
   options.expert_workers = "inproc";
   return options;
 }
@@ -30,9 +30,9 @@ ModelConfig Tiny() {
 TEST(AttentionOptionsTest, ErrorsNameTheFlag) {
   EXPECT_TRUE(Validate(Valid()).ok());
   const std::vector<std::pair<std::function<void(AttentionWorkerOptions&)>, std::string>> cases = {
-      {[](auto& o) { o.model = ""; }, "--model"},
+      {[](auto& o) { o.model.directory = ""; }, "--model"},
       {[](auto& o) { o.expert_workers = ""; }, "--expert_workers"},
-      {[](auto& o) { o.threads = -1; }, "--threads is -1, wanted 0 to 1024"},
+      {[](auto& o) { o.model.threads = -1; }, "--threads is -1, wanted 0 to 1024"},
       {[](auto& o) { o.max_sequences = 0; }, "--max_sequences is 0"},
       {[](auto& o) { o.kv_bytes = -5; }, "--kv_bytes is -5"},
       {[](auto& o) { o.max_context_tokens = -1; }, "--max_context_tokens is -1"},
@@ -74,17 +74,6 @@ TEST(AttentionOptionsTest, LimitsComeFromFlagsModelAndMachine) {
   huge.head_dim = 1 << 20;
   EXPECT_THAT(Limits(options, huge, DType::kBf16).status().message(),
               HasSubstr("--max_sequences 4 and --kv_bytes"));
-}
-
-TEST(AttentionOptionsTest, ActivationTypes) {
-  ModelConfig config = Tiny();
-  config.weights_dtype = DType::kBf16;
-  EXPECT_EQ(*ActivationDType("auto", config), DType::kBf16);
-  config.weights_dtype = DType::kF32;
-  EXPECT_EQ(*ActivationDType("auto", config), DType::kF32);
-  EXPECT_EQ(*ActivationDType("bf16", config), DType::kBf16);
-  EXPECT_THAT(ActivationDType("fp16", config).status().message(),
-              HasSubstr("--activation_dtype is \"fp16\""));
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ using ::testing::HasSubstr;
 
 ExpertWorkerOptions Valid() {
   ExpertWorkerOptions options;
-  options.model = "models/tiny";
+  options.model.directory = "models/tiny";
   return options;
 }
 
@@ -24,12 +24,11 @@ TEST(ExpertWorkerOptionsTest, ErrorsNameTheFlag) {
     change(options);
     EXPECT_THAT(Validate(options), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(flag)));
   };
-  check("--model", [](auto& options) { options.model = ""; });
+  check("--model", [](auto& options) { options.model.directory = ""; });
   check("--address", [](auto& options) { options.address = ""; });
   check("--port is -1", [](auto& options) { options.port = -1; });
   check("--port is 65536", [](auto& options) { options.port = 65536; });
-  check("--threads is 1025", [](auto& options) { options.threads = 1025; });
-  check("--activation_dtype is \"fp16\"", [](auto& options) { options.activation_dtype = "fp16"; });
+  check("--threads is 1025", [](auto& options) { options.model.threads = 1025; });
   check("--shard", [](auto& options) { options.experts = "0", options.shard = "0/2"; });
 }
 
@@ -51,17 +50,6 @@ TEST(ExpertWorkerOptionsTest, HostsWhatTheFlagsSay) {
   options.shard = "2/2";
   EXPECT_THAT(HostedExperts(options, 4),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--shard")));
-}
-
-TEST(ExpertWorkerOptionsTest, AutoTakesTheCheckpointsDType) {
-  ExpertWorkerOptions options = Valid();
-  ModelConfig config;
-  config.weights_dtype = DType::kBf16;
-  EXPECT_EQ(ActivationDType(options, config), DType::kBf16);
-  config.weights_dtype = DType::kF32;
-  EXPECT_EQ(ActivationDType(options, config), DType::kF32);
-  options.activation_dtype = "bf16";
-  EXPECT_EQ(ActivationDType(options, config), DType::kBf16);
 }
 
 }  // namespace

@@ -79,9 +79,7 @@ class WorkerProcessTest : public testing::Test {
  protected:
   void SetUp() override {
     ASSERT_OK_AND_ASSIGN(checkpoint_, Checkpoint::Open(kModel));
-    const ModelConfig& config = checkpoint_->config();
-    shape_ = {config.num_layers, config.num_experts, config.hidden_size,
-              config.expert_intermediate_size};
+    shape_ = ShapeOf(checkpoint_->config());
   }
 
   std::unique_ptr<WorkerProcess> Start(const std::string& flag, int port = 0) {
@@ -109,9 +107,7 @@ class WorkerProcessTest : public testing::Test {
   std::vector<std::byte> Expected(uint32_t seed) {
     std::vector<int32_t> all(static_cast<size_t>(shape_.num_experts));
     for (int32_t i = 0; i < shape_.num_experts; ++i) all[static_cast<size_t>(i)] = i;
-    auto store = ExpertStore::Create(shape_, all, [this](int32_t layer, int32_t expert) {
-      return checkpoint_->expert_weights(layer, expert);
-    });
+    auto store = ExpertStore::Open(*checkpoint_, all);
     M1_CHECK(store.ok());
     const auto backend = CreateReferenceBackend();
     ExpertFfn executor(&*store, backend.get(), DType::kBf16);

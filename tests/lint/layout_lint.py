@@ -18,7 +18,8 @@ README_EXEMPT = ("models/", "tests/golden/", "tests/fuzz/corpus", "proto/m1", "p
 
 # First matching row wins: (what a file is, regular expression on its path, project includes it may have).
 # `own` stands for the file's own top folder. Tests may include anything.
-ENGINE = ("common/base", "common/tensor", "common/kernels", "common/model", "common/exchange", "common/metrics")
+ENGINE = ("common/base", "common/tensor", "common/kernels", "common/model", "common/exchange", "common/metrics",
+          "common/worker")
 SERVICE = ("common/", "protos")
 LAYERS = (
     ("common/base", r"^common/base/", ("common/base",)),
@@ -28,6 +29,8 @@ LAYERS = (
     ("common/exchange", r"^common/exchange/", ("common/base", "common/tensor", "common/exchange")),
     ("common/model", r"^common/model/", ("common/base", "common/tensor", "common/model")),
     ("common/text", r"^common/text/", ("common/base", "common/tensor", "common/text")),
+    ("common/worker", r"^common/worker/",
+     ("common/base", "common/tensor", "common/kernels", "common/model", "common/exchange", "common/worker")),
     ("common/rpc", r"^common/rpc/",
      ("common/base", "common/tensor", "common/exchange", "common/rpc", "protos")),
     # --expert_workers inproc runs the expert engine inside the attention worker: main.cc wires it, nothing else knows.

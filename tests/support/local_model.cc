@@ -26,11 +26,7 @@ std::unique_ptr<KernelBackend> MakeBackend(const LocalModelOptions& options) {
 }
 
 ExpertStore MakeStore(const Checkpoint& checkpoint, const std::vector<int32_t>& experts) {
-  const ModelConfig& config = checkpoint.config();
-  auto store = ExpertStore::Create(
-      {config.num_layers, config.num_experts, config.hidden_size, config.expert_intermediate_size},
-      experts,
-      [&](int32_t layer, int32_t expert) { return checkpoint.expert_weights(layer, expert); });
+  auto store = ExpertStore::Open(checkpoint, experts);
   M1_CHECK_MSG(store.ok(), std::string(store.status().message()));
   return *std::move(store);
 }

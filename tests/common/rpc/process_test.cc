@@ -64,6 +64,17 @@ TEST(ProcessTest, SeesASignalThatWaits) {
             0);
 }
 
+TEST(ProcessTest, WorkCancelledByASignalIsAnOrderlyEnd) {
+  EXPECT_EQ(ExitCodeOfChild([] {
+              if (!InitProcess("error").ok()) _exit(98);
+              if (ExitWith(absl::CancelledError("by somebody else")) != 1) _exit(97);
+              kill(getpid(), SIGTERM);
+              if (ExitWith(absl::InternalError("a bug")) != 1) _exit(96);
+              _exit(ExitWith(absl::CancelledError("loading was stopped")));
+            }),
+            0);
+}
+
 TEST(ProcessTest, TakesASignalThatCameBeforeTheWait) {
   EXPECT_EQ(ExitCodeOfChild([] {
               if (!InitProcess("error").ok()) _exit(98);

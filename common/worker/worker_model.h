@@ -1,0 +1,48 @@
+// What attention and expert workers do alike at start: check the flags they share, open the
+// checkpoint, choose kernels, and say who they are.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "common/exchange/identity.h"
+#include "common/kernels/backend.h"
+#include "common/model/checkpoint.h"
+#include "common/model/prefetch.h"
+#include "common/tensor/dtype.h"
+
+namespace m1 {
+
+struct WorkerModelOptions {
+  std::string directory;                  // --model: the checkpoint
+  std::string activation_dtype = "auto";  // "bf16", "fp32"; "auto": that of the checkpoint
+  int32_t threads = 0;                    // compute threads; 0: one per core
+  std::string cpu_target;                 // instruction set; "": the best of this machine
+};
+
+// Errors: InvalidArgument naming the flag, its value and what it may be.
+absl::Status Validate(const WorkerModelOptions& options);
+
+struct WorkerModel {
+  std::unique_ptr<Checkpoint> checkpoint;
+  DType activation_dtype = DType::kBf16;
+  std::unique_ptr<KernelBackend> backend;
+  WorkerIdentity identity;
+};
+
+// `options` are valid. Errors: InvalidArgument naming a flag; DataLoss or NotFound for whatever is
+// wrong with the files.
+absl::StatusOr<WorkerModel> OpenWorkerModel(const WorkerModelOptions& options);
+
+// Kernels as the flags want them. Errors: InvalidArgument naming --cpu_target.
+absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOptions& options);
+
+// Logs every two seconds how far loading is; loading ends with Cancelled once `is_stopped`.
+PrefetchProgress LogLoading(std::function<bool()> is_stopped);
+
+}  // namespace m1

@@ -1,0 +1,80 @@
+#include "common/worker/worker_model.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include "gtest/gtest.h"
+
+#include "tests/support/status_matchers.h"
+
+namespace m1 {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kModel[] = "tests/golden/mini-bf16";
+
+WorkerModelOptions Valid() {
+  WorkerModelOptions options;
+  options.directory = kModel;
+  options.threads = 1;
+  return options;
+}
+
+TEST(WorkerModelTest, ErrorsNameTheFlag) {
+  const auto check = [](const char* message, auto change) {
+    WorkerModelOptions options = Valid();
+    change(options);
+    EXPECT_THAT(Validate(options),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
+  };
+  EXPECT_OK(Validate(Valid()));
+  check("--model is empty", [](auto& options) { options.directory = ""; });
+  check("--threads is -1, wanted 0 to 1024", [](auto& options) { options.threads = -1; });
+  check("--threads is 1025", [](auto& options) { options.threads = 1025; });
+  check("--activation_dtype is \"fp16\"", [](auto& options) { options.activation_dtype = "fp16"; });
+}
+
+TEST(WorkerModelTest, AutoTakesTheTypeOfTheWeights) {
+  WorkerModelOptions options = Valid();
+  ASSERT_OK_AND_ASSIGN(const WorkerModel by_default, OpenWorkerModel(options));
+  EXPECT_EQ(by_default.activation_dtype, DType::kBf16);
+  EXPECT_EQ(by_default.identity.activation_dtype, "bf16");
+  options.activation_dtype = "fp32";
+  ASSERT_OK_AND_ASSIGN(const WorkerModel asked, OpenWorkerModel(options));
+  EXPECT_EQ(asked.activation_dtype, DType::kF32);
+  EXPECT_EQ(asked.identity.activation_dtype, "fp32");
+  EXPECT_EQ(asked.identity.weight_format, "bf16");
+  EXPECT_EQ(asked.identity.fingerprint, by_default.identity.fingerprint);
+  EXPECT_EQ(asked.identity.numerics_revision, kNumericsRevision);
+}
+
+TEST(WorkerModelTest, WhatIsWrongWithFilesIsNotTheFlagsFault) {
+  WorkerModelOptions options = Valid();
+  options.directory = "tests/no_such_directory";
+  EXPECT_EQ(OpenWorkerModel(options).status().code(), absl::StatusCode::kNotFound);
+  const std::filesystem::path folder =
+      std::filesystem::path(testing::TempDir()) / "worker_model_test_bad_config";
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder / "config.json") << "{\"model_type\": \"gpt\"}";
+  options.directory = folder.string();
+  EXPECT_EQ(OpenWorkerModel(options).status().code(), absl::StatusCode::kDataLoss);
+  std::filesystem::remove_all(folder);
+}
+
+TEST(WorkerModelTest, UnknownInstructionSetIsTheFlagsFault) {
+  WorkerModelOptions options = Valid();
+  options.cpu_target = "abacus";
+  EXPECT_THAT(OpenWorkerModel(options),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--cpu_target \"abacus\"")));
+}
+
+TEST(WorkerModelTest, LoadingStopsWhenAsked) {
+  ASSERT_OK_AND_ASSIGN(const WorkerModel model, OpenWorkerModel(Valid()));
+  EXPECT_OK(model.checkpoint->PrefetchAttention(LogLoading([] { return false; })));
+  EXPECT_EQ(model.checkpoint->PrefetchAttention(LogLoading([] { return true; })).code(),
+            absl::StatusCode::kCancelled);
+}
+
+}  // namespace
+}  // namespace m1
