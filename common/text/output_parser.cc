@@ -10,19 +10,15 @@
 namespace m1 {
 namespace {
 
-constexpr absl::string_view kThinkOpen = "<think>";
-constexpr absl::string_view kThinkClose = "</think>";
 constexpr absl::string_view kCallsOpen = "<tool_calls>";
 constexpr absl::string_view kCallsClose = "</tool_calls>";
 
 // A call is one level around its arguments.
 constexpr int kMaxCallDepth = kMaxJsonDepth + 1;
 
-bool IsSpace(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
-
 absl::string_view StripSpace(absl::string_view text) {
-  while (!text.empty() && IsSpace(text.front())) text.remove_prefix(1);
-  while (!text.empty() && IsSpace(text.back())) text.remove_suffix(1);
+  while (!text.empty() && IsOutputSpace(text.front())) text.remove_prefix(1);
+  while (!text.empty() && IsOutputSpace(text.back())) text.remove_suffix(1);
   return text;
 }
 
@@ -110,7 +106,7 @@ void OutputParser::Step(char c) {
 }
 
 void OutputParser::StepStart(char c) {
-  if (matched_ == 0 && IsSpace(c)) {
+  if (matched_ == 0 && IsOutputSpace(c)) {
     space_.push_back(c);
     return;
   }
@@ -166,7 +162,7 @@ void OutputParser::StepContent(char c) {
     StepContent(c);
     return;
   }
-  if (!IsSpace(c)) {
+  if (!IsOutputSpace(c)) {
     EmitContent(absl::string_view(&c, 1));
   } else if (!after_block_) {
     space_.push_back(c);

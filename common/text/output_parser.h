@@ -15,6 +15,12 @@
 
 namespace m1 {
 
+inline constexpr absl::string_view kThinkOpen = "<think>";
+inline constexpr absl::string_view kThinkClose = "</think>";
+
+// What may stand before <think>.
+inline bool IsOutputSpace(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
 enum class OutputChannel { kContent, kReasoning, kToolCall };
 
 struct OutputEvent {
