@@ -14,11 +14,6 @@ namespace {
 
 constexpr size_t kMaxQueuedCommands = 1 << 16;
 
-bool IsStopToken(const SequenceStart& start, int32_t id) {
-  return std::find(start.stop_token_ids.begin(), start.stop_token_ids.end(), id) !=
-         start.stop_token_ids.end();
-}
-
 // What went wrong between workers is not the request's fault: only "try elsewhere" passes.
 absl::Status StepError(const absl::Status& status) {
   if (status.ok() || absl::IsUnavailable(status) || absl::IsCancelled(status)) return status;
@@ -239,7 +234,7 @@ void Engine::ReportToken(Sequence& sequence, int64_t token_index, TokenScore sco
 
 void Engine::AfterToken(Sequence& sequence, int32_t token_id) {
   const int64_t sequence_id = sequence.key.sequence_id;
-  if (IsStopToken(sequence.start, token_id)) {
+  if (sequence.start.IsStopToken(token_id)) {
     sequence.end = FinishedSequence{.sequence_id = sequence_id,
                                     .end = SequenceEnd::kStopToken,
                                     .stop_token_id = token_id,

@@ -25,6 +25,7 @@ class EventSink {
   virtual void OnStep(const StepEvents& events) = 0;
 };
 
+// Commands as in proto/m1/v1/attention.proto.
 struct ContinueSequence {
   int64_t sequence_id = 0;
   int32_t pause_at_generated_count = 0;
@@ -118,6 +119,7 @@ class Engine {
   void Handle(Command& command);
   void HandleClient(int64_t client_id, Client& client, SequenceCommand& command);
   void HandleStart(int64_t client_id, Client& client, SequenceStart start);
+  void HandleContinue(Sequence& sequence, const ContinueSequence& go_on);
   void HandleTakeTokens(Sequence& sequence, const TakeTokens& take);
   // False while experts are missing; ends all sequences when they were for too long.
   bool ExpertsReachable();

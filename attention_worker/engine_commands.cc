@@ -54,12 +54,8 @@ void Engine::HandleClient(int64_t client_id, Client& client, SequenceCommand& co
   } else if (std::holds_alternative<PreemptSequence>(command)) {
     policy_.Remove({client_id, sequence_id});
     client.events.preempted_sequence_ids.push_back(sequence_id);
-  } else if (sequence->phase != SequencePhase::kPaused) {
-    Finish({client_id, sequence_id},
-           FailedSequence(sequence_id, absl::FailedPreconditionError(absl::StrCat(
-                                           "sequence ", sequence_id, " is not paused"))));
   } else if (const auto* go_on = std::get_if<ContinueSequence>(&command)) {
-    sequence->Resume(go_on->pause_at_generated_count);
+    HandleContinue(*sequence, *go_on);
   } else {
     HandleTakeTokens(*sequence, std::get<TakeTokens>(command));
   }
@@ -69,6 +65,7 @@ void Engine::HandleStart(int64_t client_id, Client& client, SequenceStart start)
   ++client.handled_start_count;
   const int64_t sequence_id = start.sequence_id;
   absl::Status status = CheckTokenIds(start.token_ids, forward_->config().vocab_size);
+  if (status.ok()) status = CheckTokenIds(start.fed_token_ids, forward_->config().vocab_size);
   if (status.ok()) status = policy_.Add({client_id, sequence_id}, std::move(start));
   if (!status.ok()) {
     client.events.finished.push_back(FailedSequence(sequence_id, std::move(status)));
@@ -81,8 +78,9 @@ void Engine::HandleStart(int64_t client_id, Client& client, SequenceStart start)
         {.sequence_id = sequence_id, .first_index = 0, .tokens = {{.id = sequence.tokens[0]}}});
     sequence.next_prompt_index = 1;
   }
+  sequence.Feed(sequence.start.fed_token_ids);
   // A resume point may lie behind the end that its last worker did not live to report.
-  if (sequence.num_generated() > 0) {
+  if (sequence.num_generated() > 0 && sequence.next_generated_index == sequence.num_tokens()) {
     AfterToken(sequence, sequence.tokens.back());
     if (sequence.phase == SequencePhase::kPaused) {
       client.events.paused_sequence_ids.push_back(sequence_id);
@@ -94,17 +92,27 @@ void Engine::HandleStart(int64_t client_id, Client& client, SequenceStart start)
   }
 }
 
+void Engine::HandleContinue(Sequence& sequence, const ContinueSequence& go_on) {
+  const int32_t pause = go_on.pause_at_generated_count;
+  if (pause == 0 || pause > sequence.num_generated()) return sequence.Resume(pause);
+  Finish(SequenceKey(sequence.key),
+         FailedSequence(go_on.sequence_id, absl::InvalidArgumentError(absl::StrCat(
+                                               "a pause at ", pause, " when ",
+                                               sequence.num_generated(), " were generated"))));
+}
+
 void Engine::HandleTakeTokens(Sequence& sequence, const TakeTokens& take) {
   absl::Status status = CheckTokenIds(take.token_ids, forward_->config().vocab_size);
   if (take.token_ids.empty()) status = absl::InvalidArgumentError("no tokens to take");
+  if (sequence.phase != SequencePhase::kPaused) {
+    status = absl::FailedPreconditionError(
+        absl::StrCat("sequence ", take.sequence_id, " is not paused"));
+  }
   if (!status.ok()) {
     Finish(SequenceKey(sequence.key), FailedSequence(take.sequence_id, std::move(status)));
     return;
   }
-  const int64_t room = sequence.start.max_new_tokens - sequence.num_generated();
-  const int64_t count = std::min(room, static_cast<int64_t>(take.token_ids.size()));
-  sequence.tokens.insert(sequence.tokens.end(), take.token_ids.begin(),
-                         take.token_ids.begin() + count);
+  sequence.Feed(take.token_ids);
   sequence.Resume(take.pause_at_generated_count);
 }
 

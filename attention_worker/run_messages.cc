@@ -26,6 +26,7 @@ SequenceStart ParseStart(const v1::Start& start) {
           .next_prompt_logprob_index = start.report().next_prompt_logprob_index(),
           .priority = start.priority(),
           .arrival_order = start.arrival_order(),
+          .fed_token_ids = Ids(start.fed_token_ids()),
           .pause_at_generated_count = start.pause_at_generated_count()};
 }
 

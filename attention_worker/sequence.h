@@ -2,6 +2,7 @@
 // messages of proto/m1/v1/attention.proto, which documents every field, in plain C++.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -30,7 +31,12 @@ struct SequenceStart {
   int32_t next_prompt_logprob_index = 0;
   int32_t priority = 0;
   int64_t arrival_order = 0;
+  std::vector<int32_t> fed_token_ids;    // taken as if generated, before anything is
   int32_t pause_at_generated_count = 0;  // 0: never
+
+  bool IsStopToken(int32_t id) const {
+    return std::find(stop_token_ids.begin(), stop_token_ids.end(), id) != stop_token_ids.end();
+  }
 };
 
 struct TokenCandidate {

@@ -84,6 +84,14 @@ absl::Status CheckStart(const SequenceStart& start, const StepLimits& limits) {
 
 }  // namespace
 
+void Sequence::Feed(std::span<const int32_t> token_ids) {
+  for (const int32_t id : token_ids) {
+    if (num_generated() >= start.max_new_tokens) return;
+    tokens.push_back(id);
+    if (start.IsStopToken(id)) return;
+  }
+}
+
 StepPolicy::StepPolicy(const StepLimits& limits)
     : limits_(limits), slots_(limits.max_sequences), blocks_(limits.kv_blocks) {}
 

@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "attention_worker/lease_pool.h"
@@ -64,7 +65,9 @@ struct Sequence {
   bool decodes() const { return num_computed > 0 && num_pending() == 1; }
   bool holds_memory() const { return slot.size() > 0; }
   int32_t state_slot() const { return slot.ids()[0]; }
-  // Ends a pause.
+  // Takes tokens as if generated: up to the first stop token, and as many as may come.
+  void Feed(std::span<const int32_t> token_ids);
+  // Ends a pause, or moves one that is ahead.
   void Resume(int32_t next_pause) {
     pause_at_generated_count = next_pause;
     phase = holds_memory() ? SequencePhase::kResident : SequencePhase::kWaiting;

@@ -162,6 +162,79 @@ TEST_F(EngineTest, PausesAndFedTokensChangeNothing) {
   }
 }
 
+// Whether the word comes before the old pause or after it, the same is generated.
+TEST_F(EngineTest, APauseThatIsAheadMoves) {
+  Create();
+  Submit(Greedy(1, 40));
+  sink_->WaitForFinished(1);
+  const std::vector<TokenScore> expected = sink_->tokens();
+  for (int64_t id = 2; id < 6; ++id) {
+    const size_t before = sink_->tokens().size();
+    SequenceStart pausing = Greedy(id, 40);
+    pausing.pause_at_generated_count = static_cast<int32_t>(id);
+    Submit(pausing);
+    Submit(ContinueSequence{.sequence_id = id, .pause_at_generated_count = 20});
+    sink_->WaitFor([before](const RecordingSink& sink) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      return sink.tokens_.size() >= before + 20;
+    });
+    Submit(ContinueSequence{.sequence_id = id, .pause_at_generated_count = 0});
+    sink_->WaitForFinished(static_cast<size_t>(id));
+    const std::vector<TokenScore> all = sink_->tokens();
+    ASSERT_EQ(all.size(), before + 40);
+    for (size_t i = 0; i < 40; ++i) ASSERT_EQ(all[before + i].logprob, expected[i].logprob);
+  }
+}
+
+TEST_F(EngineTest, APauseBehindIsRefused) {
+  Create();
+  SequenceStart pausing = Greedy(1, 40);
+  pausing.pause_at_generated_count = 5;
+  Submit(pausing);
+  WaitForPauses(1);
+  Submit(ContinueSequence{.sequence_id = 1, .pause_at_generated_count = 5});
+  sink_->WaitForFinished(1);
+  EXPECT_THAT(sink_->finished()[0].status.message(), HasSubstr("a pause at 5 when 5 were"));
+}
+
+TEST_F(EngineTest, AStartMayBringTokensToFeed) {
+  Create();
+  Submit(Greedy(1, 12));
+  sink_->WaitForFinished(1);
+  const std::vector<TokenScore> expected = sink_->tokens();
+  // Before anything was generated, and behind a resume point.
+  for (size_t emitted : {0U, 2U}) {
+    const size_t before = sink_->tokens().size();
+    SequenceStart feeding = Greedy(static_cast<int64_t>(2 + emitted), 12);
+    for (size_t i = 0; i < emitted; ++i) feeding.token_ids.push_back(expected[i].id);
+    for (size_t i = emitted; i < 5; ++i) feeding.fed_token_ids.push_back(expected[i].id);
+    Submit(feeding);
+    sink_->WaitForFinished(2 + (emitted > 0 ? 1 : 0));
+    const std::vector<TokenScore> all = sink_->tokens();
+    ASSERT_EQ(all.size(), before + 12 - emitted);
+    for (size_t i = emitted; i < 12; ++i) {
+      EXPECT_EQ(all[before + i - emitted].id, expected[i].id);
+      EXPECT_EQ(all[before + i - emitted].logprob, expected[i].logprob);
+    }
+  }
+}
+
+TEST_F(EngineTest, FedTokensEndAtALimitOrAStopToken) {
+  Create();
+  SequenceStart limited = Greedy(1, 3);
+  limited.fed_token_ids = {9, 9, 9, 9, 9};
+  Submit(limited);
+  sink_->WaitForFinished(1);
+  EXPECT_EQ(sink_->tokens().size(), 3U);
+  EXPECT_EQ(sink_->finished()[0].end, SequenceEnd::kLength);
+  SequenceStart stopping = Greedy(2, 12);
+  stopping.fed_token_ids = {9, 11, 9};
+  stopping.stop_token_ids = {11};
+  Submit(stopping);
+  sink_->WaitForFinished(2);
+  EXPECT_EQ(sink_->tokens().size(), 5U);
+  EXPECT_EQ(sink_->finished()[1].stop_token_id, 11);
+}
+
 TEST_F(EngineTest, ResumePointsGoOn) {
   Create();
   Submit(Greedy(1, 12));
