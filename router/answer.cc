@@ -30,6 +30,7 @@ AnswerBuilder::AnswerBuilder(const TokenPieces* pieces, AnswerOptions options)
 
 std::vector<AnswerDelta> AnswerBuilder::Push(std::vector<AnswerToken> tokens) {
   num_tokens_ += static_cast<int32_t>(tokens.size());
+  for (const AnswerToken& token : tokens) thought_.Push(ShownBytes(token.id));
   if (!options_.is_chat) {
     if (tokens.empty()) return {};
     return {PushPlain(std::move(tokens))};
@@ -59,7 +60,7 @@ std::vector<AnswerDelta> AnswerBuilder::Finish() {
 AnswerDelta AnswerBuilder::PushPlain(std::vector<AnswerToken> tokens) {
   AnswerDelta delta;
   for (const AnswerToken& token : tokens) {
-    if (ShowsText(token.id)) delta.text += utf8_.Push(pieces_->Bytes(token.id));
+    delta.text += utf8_.Push(ShownBytes(token.id));
   }
   delta.tokens = std::move(tokens);
   return delta;
@@ -69,8 +70,7 @@ void AnswerBuilder::Hold(AnswerToken token, ParsedOutput* parsed) {
   HeldToken held;
   held.begin = held.end = num_fed_bytes_;
   held.in_reasoning = parser_.in_reasoning();
-  const absl::string_view bytes =
-      ShowsText(token.id) ? pieces_->Bytes(token.id) : absl::string_view();
+  const absl::string_view bytes = ShownBytes(token.id);
   held.token = std::move(token);
   if (!bytes.empty()) {
     std::string shown;
@@ -107,21 +107,13 @@ std::vector<AnswerDelta> AnswerBuilder::TakeToldTokens(bool take_all) {
   while (!held_.empty() && (take_all || held_.front().end <= num_told_bytes_)) {
     HeldToken held = std::move(held_.front());
     held_.pop_front();
-    bool is_reasoning = false;
     if (held.end > held.begin) {
       while (!told_.empty() && told_.front().end <= held.begin) told_.pop_front();
       last_channel_ = ChannelAt(held.begin);
-      is_reasoning = last_channel_ == OutputChannel::kReasoning &&
-                     ChannelAt(held.end - 1) == OutputChannel::kReasoning;
-      for (const ToldRun& run : told_) {
-        if (run.begin < held.end && run.channel != OutputChannel::kReasoning) is_reasoning = false;
-      }
-    } else {
+    } else if (held.in_reasoning) {
       // No byte of its own: it stays with what came before.
-      if (held.in_reasoning) last_channel_ = OutputChannel::kReasoning;
-      is_reasoning = held.in_reasoning;
+      last_channel_ = OutputChannel::kReasoning;
     }
-    if (is_reasoning) ++num_reasoning_tokens_;
     if (runs.empty() || runs.back().channel != last_channel_) {
       runs.push_back(AnswerDelta{last_channel_, "", {}, std::nullopt});
     }
@@ -157,9 +149,10 @@ std::vector<AnswerDelta> AnswerBuilder::Assemble(std::vector<OutputEvent> events
   return deltas;
 }
 
-bool AnswerBuilder::ShowsText(int32_t id) const {
-  return !pieces_->IsSpecial(id) &&
-         !std::binary_search(options_.stop_token_ids.begin(), options_.stop_token_ids.end(), id);
+absl::string_view AnswerBuilder::ShownBytes(int32_t id) const {
+  const std::vector<int32_t>& stops = options_.stop_token_ids;
+  if (pieces_->IsSpecial(id) || std::binary_search(stops.begin(), stops.end(), id)) return {};
+  return pieces_->Bytes(id);
 }
 
 }  // namespace m1

@@ -15,18 +15,12 @@
 #include "absl/strings/string_view.h"
 
 #include "common/text/output_parser.h"
+#include "common/text/thought_meter.h"
 #include "common/text/utf8_stream.h"
+#include "router/token_pieces.h"
 #include "router/worker_protocol.h"
 
 namespace m1 {
-
-// What the answer needs of a vocabulary. Ids may be any number.
-class TokenPieces {
- public:
-  virtual ~TokenPieces() = default;
-  virtual absl::string_view Bytes(int32_t id) const = 0;  // empty for unknown ids
-  virtual bool IsSpecial(int32_t id) const = 0;
-};
 
 struct AnswerToolCall {
   std::string name;
@@ -58,8 +52,8 @@ class AnswerBuilder {
   std::vector<AnswerDelta> Finish();
 
   int32_t num_tokens() const { return num_tokens_; }
-  // Tokens all of whose bytes are inside the thought.
-  int32_t num_reasoning_tokens() const { return num_reasoning_tokens_; }
+  // Tokens of the thought; of answers that are not taken apart, too.
+  int32_t num_reasoning_tokens() const { return thought_.num_tokens(); }
   int32_t num_tool_calls() const { return num_tool_calls_; }
 
  private:
@@ -77,6 +71,8 @@ class AnswerBuilder {
     int64_t end = 0;
   };
 
+  // What a token adds to the text; empty: nothing.
+  absl::string_view ShownBytes(int32_t id) const;
   AnswerDelta PushPlain(std::vector<AnswerToken> tokens);
   void Hold(AnswerToken token, ParsedOutput* parsed);
   void Feed(absl::string_view text, ParsedOutput* parsed);
@@ -84,19 +80,18 @@ class AnswerBuilder {
   std::vector<AnswerDelta> TakeToldTokens(bool take_all);
   std::vector<AnswerDelta> Assemble(std::vector<OutputEvent> events, bool take_all);
   OutputChannel ChannelAt(int64_t offset) const;
-  bool ShowsText(int32_t id) const;
 
   const TokenPieces* const pieces_;
   const AnswerOptions options_;
   Utf8Stream utf8_;
   OutputParser parser_;
+  ThoughtMeter thought_;
   std::deque<HeldToken> held_;
   std::deque<ToldRun> told_;  // runs that held tokens may still need
   int64_t num_fed_bytes_ = 0;
   int64_t num_told_bytes_ = 0;
   OutputChannel last_channel_ = OutputChannel::kContent;  // of the token given out last
   int32_t num_tokens_ = 0;
-  int32_t num_reasoning_tokens_ = 0;
   int32_t num_tool_calls_ = 0;
 };
 

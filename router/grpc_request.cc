@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
+#include "common/text/output_parser.h"
+
 namespace m1 {
 namespace {
 
@@ -180,15 +182,17 @@ absl::Status CheckImplemented(const v1::GenerateRequest& request) {
   if (stopping.min_new_tokens() > 0) return Missing("stopping.min_new_tokens");
   if (stopping.stop_strings_size() > 0) return Missing("stopping.stop_strings");
   if (stopping.include_stop_text()) return Missing("stopping.include_stop_text");
-  if (request.thinking().has_budget_tokens()) return Missing("thinking.budget_tokens");
-  if (request.thinking().has_closing_text() &&
-      request.thinking().closing_text() != kDefaultClosingText) {
-    return Missing("thinking.closing_text");
-  }
   if (request.priority() != 0) return Missing("priority");
   if (request.has_session_id()) return Missing("session_id");
   if (request.generated_prompt_token_count() != 0) return Missing("generated_prompt_token_count");
   return absl::OkStatus();
+}
+
+std::string ClosingText(const v1::Thinking& thinking) {
+  const absl::string_view text = thinking.has_closing_text()
+                                     ? absl::string_view(thinking.closing_text())
+                                     : kDefaultClosingText;
+  return absl::StrCat(thinking.budget_tokens() == 0 ? kThinkOpen : "", text);
 }
 
 GenerationRequest ReadRequest(const v1::GenerateRequest& request,

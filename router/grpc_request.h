@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -25,7 +26,11 @@ const char* PromptField(const v1::GenerateRequest& request);
 // server cannot honour yet.
 absl::Status CheckImplemented(const v1::GenerateRequest& request);
 
-// Everything but prompt_ids, of a request that passed the checks. The seed is left 0 when absent.
+// What is fed when the budget is used up.
+std::string ClosingText(const v1::Thinking& thinking);
+
+// Everything but prompt_ids and thinking, of a request that passed the checks. The seed is left 0
+// when absent.
 GenerationRequest ReadRequest(const v1::GenerateRequest& request,
                               const std::vector<int32_t>& eos_token_ids);
 

@@ -107,6 +107,12 @@ absl::StatusOr<GenerationRequest> InferenceService::Read(const grpc::ByteBuffer&
 
   GenerationRequest read = ReadRequest(request, vocabulary_->eos_token_ids());
   read.prompt_ids = std::move(prompt_ids);
+  if (request.thinking().has_budget_tokens()) {
+    M1_ASSIGN_OR_RETURN(std::vector<int32_t> ids,
+                        vocabulary_->EncodeText(ClosingText(request.thinking())));
+    read.thinking = ThinkingLimit{.budget_tokens = request.thinking().budget_tokens(),
+                                  .closing_ids = std::move(ids)};
+  }
   if (!request.has_request_id()) read.request_id = RandomRequestId();
   if (!request.sampling().has_seed()) {
     absl::BitGen random;

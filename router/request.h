@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,14 @@ struct RequestSampling {
   uint64_t seed = 0;         // the caller's, or drawn by the router
 };
 
+// How long a thought may be.
+struct ThinkingLimit {
+  int32_t budget_tokens = 0;
+  // Fed when so many reasoning tokens were generated and the thought is open. Budget 0: <think> is
+  // part of it, and it begins the answer.
+  std::vector<int32_t> closing_ids;
+};
+
 // Every field is in its range; defaults are filled in.
 struct GenerationRequest {
   std::string request_id;
@@ -28,8 +37,9 @@ struct GenerationRequest {
   bool tools_enabled = false;       // chat with tools: tool calls are looked for
   RequestSampling sampling;
   int32_t max_new_tokens = kDefaultMaxNewTokens;  // not yet bounded by the context
-  std::vector<int32_t> stop_token_ids;  // the caller's, then EOS unless ignored; sorted, unique
-  std::vector<int32_t> eos_token_ids;   // those of stop_token_ids that are the model's own
+  std::vector<int32_t> stop_token_ids;    // the caller's, then EOS unless ignored; sorted, unique
+  std::vector<int32_t> eos_token_ids;     // those of stop_token_ids that are the model's own
+  std::optional<ThinkingLimit> thinking;  // absent: thoughts are not bounded
   int32_t candidate_count = 0;
   bool prompt_logprobs = false;
   bool prompt_token_ids = false;

@@ -40,6 +40,7 @@ absl::StatusOr<int64_t> Scheduler::Submit(GenerationRequest request,
   auto sequence = std::make_unique<RoutedSequence>();
   sequence->arrival_order = id;
   sequence->max_new_tokens = BoundAtArrival(request);
+  if (request.thinking) sequence->thinking.emplace(*request.thinking, options_.pieces);
   sequence->request = std::move(request);
   sequence->sink = std::move(sink);
   sequence->arrival_time = now;
@@ -123,12 +124,7 @@ void Scheduler::OnStep(int worker_index, WorkerEvents events, absl::Time now) {
     // Frees what it holds on its worker until its reader has caught up.
     if (RoutedSequence* sequence = FindRunning(worker_index, id)) CancelOnWorker(sequence);
   }
-  for (int64_t id : events.paused_sequence_ids) {
-    // No pause was asked for, so there is nothing to decide.
-    if (FindRunning(worker_index, id) != nullptr) {
-      commands_->Send(worker_index, ContinueCommand{.sequence_id = id});
-    }
-  }
+  for (int64_t id : events.paused_sequence_ids) HandlePaused(worker_index, id);
   worker.ledger.Update(events.credits);
   DispatchWaiting(now);
 }
@@ -268,7 +264,7 @@ Placement Scheduler::Place(const RoutedSequence& sequence) const {
         .is_eligible = same_identity && (can_hold || !sequence.was_started),
         .can_hold = can_hold,
         .has_credits =
-            worker.ledger.CanStart(KvBlocksToStart(sequence.num_tokens(), limits.kv_blocks)),
+            worker.ledger.CanStart(KvBlocksToStart(sequence.num_start_tokens(), limits.kv_blocks)),
         .outstanding_tokens = worker.outstanding_tokens,
     };
   }
@@ -292,7 +288,8 @@ void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time n
   sequence->outstanding_tokens = RemainingTokens(*sequence);
   worker.outstanding_tokens += sequence->outstanding_tokens;
   worker.running.emplace(sequence->worker_sequence_id, sequence);
-  worker.ledger.Start(KvBlocksToStart(sequence->num_tokens(), worker.limits.kv_blocks));
+  worker.ledger.Start(KvBlocksToStart(sequence->num_start_tokens(), worker.limits.kv_blocks));
+  sequence->pause_at_generated_count = NextPause(*sequence);
   commands_->Send(worker_index, MakeStartCommand(*sequence));
 }
 

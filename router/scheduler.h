@@ -32,6 +32,8 @@ class CommandSink {
 };
 
 struct SchedulerOptions {
+  // What tokens say, for requests with a thinking limit; must outlive the scheduler.
+  const TokenPieces* pieces = nullptr;
   int num_workers = 0;
   int queue_size = 1024;
   // How long a request waits while no worker could run it.
@@ -117,6 +119,9 @@ class Scheduler {
   // False: the sink can take no more.
   bool DeliverPromptTokens(int worker_index, PromptTokensEvent scored);
   bool DeliverTokens(int worker_index, TokensEvent event, absl::Time now);
+  // After new output: the worker's next pause is lifted, or is where the thought may end.
+  void MovePause(RoutedSequence* sequence);
+  void HandlePaused(int worker_index, int64_t worker_sequence_id);
   void HandleFinished(int worker_index, const FinishedEvent& finished, absl::Time now);
   // Back to the queue, or to its end if nothing was left to do.
   void Requeue(RoutedSequence* sequence, absl::Time now);

@@ -1,5 +1,6 @@
 // The scheduler's handling of what workers compute: output to the sinks, ends, misbehaviour.
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -44,20 +45,59 @@ bool Scheduler::DeliverTokens(int worker_index, TokensEvent event, absl::Time no
   if (sequence == nullptr || event.tokens.empty()) return true;
   WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   const auto num_tokens = static_cast<int64_t>(event.tokens.size());
-  const int64_t room =
-      sequence->max_new_tokens - static_cast<int64_t>(sequence->resume.emitted_ids.size());
+  const int32_t pause = sequence->pause_at_generated_count;
+  const int64_t room = (pause > 0 ? pause : sequence->max_new_tokens) -
+                       static_cast<int64_t>(sequence->resume.emitted_ids.size());
   if (num_tokens > room) {
     CancelOnWorker(sequence);
     Fail(sequence, absl::InternalError(absl::StrCat("the worker sent ", num_tokens,
                                                     " tokens where at most ", room, " may come")));
     return true;
   }
-  RecordTokens(event.tokens, sequence);
+  if (absl::Status status = RecordTokens(event.tokens, sequence); !status.ok()) {
+    CancelOnWorker(sequence);
+    Fail(sequence, status);
+    return true;
+  }
   sequence->identity = worker.identity;
   sequence->losses_in_a_row = 0;
   sequence->outstanding_tokens -= num_tokens;
   worker.outstanding_tokens -= num_tokens;
+  MovePause(sequence);
   return sequence->sink->OnTokens(std::move(event.tokens), now);
+}
+
+void Scheduler::MovePause(RoutedSequence* sequence) {
+  if (sequence->pause_at_generated_count == 0) return;
+  const ThinkingBudget& thinking = *sequence->thinking;
+  // A provisional pause is moved only when it is reached: else every token would move it. Where
+  // something is to be fed, the worker pauses now.
+  if (thinking.pause_is_provisional() || !thinking.ids_to_feed().empty()) return;
+  const int32_t pause = NextPause(*sequence);
+  if (pause == sequence->pause_at_generated_count) return;
+  sequence->pause_at_generated_count = pause;
+  commands_->Send(sequence->worker_index, ContinueCommand{sequence->worker_sequence_id, pause});
+}
+
+void Scheduler::HandlePaused(int worker_index, int64_t worker_sequence_id) {
+  RoutedSequence* sequence = FindRunning(worker_index, worker_sequence_id);
+  if (sequence == nullptr) return;
+  const int32_t reached = sequence->pause_at_generated_count;
+  if (reached == 0) {  // nobody asked for it
+    commands_->Send(worker_index, ContinueCommand{.sequence_id = worker_sequence_id});
+    return;
+  }
+  // Of a pause that has been moved since, the worker knows by now.
+  if (static_cast<int64_t>(sequence->resume.emitted_ids.size()) != reached) return;
+  const std::span<const int32_t> fed = sequence->thinking->ids_to_feed();
+  const int32_t pause = NextPause(*sequence);
+  sequence->pause_at_generated_count = pause;
+  if (fed.empty()) {
+    commands_->Send(worker_index, ContinueCommand{worker_sequence_id, pause});
+  } else {
+    commands_->Send(worker_index,
+                    TakeTokensCommand{worker_sequence_id, {fed.begin(), fed.end()}, pause});
+  }
 }
 
 void Scheduler::HandleFinished(int worker_index, const FinishedEvent& finished, absl::Time now) {

@@ -1,6 +1,9 @@
 #include "router/sequence.h"
 
 #include <cmath>
+#include <span>
+
+#include "absl/strings/str_cat.h"
 
 namespace m1 {
 
@@ -21,16 +24,34 @@ StartCommand MakeStartCommand(const RoutedSequence& sequence) {
   start.next_prompt_logprob_index = sequence.resume.next_prompt_logprob_index;
   start.arrival_order = sequence.arrival_order;
   start.repetition_run = sequence.resume.repetition_run;
+  if (sequence.thinking) {
+    const std::span<const int32_t> fed = sequence.thinking->ids_to_feed();
+    start.fed_token_ids.assign(fed.begin(), fed.end());
+  }
+  start.pause_at_generated_count = sequence.pause_at_generated_count;
   return start;
 }
 
-void RecordTokens(const std::vector<AnswerToken>& tokens, RoutedSequence* sequence) {
+int32_t NextPause(const RoutedSequence& sequence) {
+  if (!sequence.thinking) return 0;
+  const std::optional<int64_t> pause = sequence.thinking->pause_at();
+  // The answer may be over before.
+  return pause && *pause < sequence.max_new_tokens ? static_cast<int32_t>(*pause) : 0;
+}
+
+absl::Status RecordTokens(const std::vector<AnswerToken>& tokens, RoutedSequence* sequence) {
   ResumePoint& resume = sequence->resume;
   for (const AnswerToken& token : tokens) {
     resume.emitted_ids.push_back(token.id);
     const bool is_certain = std::exp(static_cast<double>(token.logprob)) > kRepetitionProbability;
     resume.repetition_run = is_certain ? resume.repetition_run + 1 : 0;
+    if (sequence->thinking && !sequence->thinking->Record(token.id)) {
+      return absl::InternalError(absl::StrCat("the worker reported token ", token.id, " as number ",
+                                              resume.emitted_ids.size(),
+                                              " of the answer, where another one was fed"));
+    }
   }
+  return absl::OkStatus();
 }
 
 }  // namespace m1

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 
 #include "router/request.h"
+#include "router/thinking_budget.h"
 #include "router/worker_protocol.h"
 
 namespace m1 {
@@ -56,6 +57,7 @@ struct RoutedSequence {
 
   SequenceState state = SequenceState::kQueued;
   ResumePoint resume;
+  std::optional<ThinkingBudget> thinking;  // absent: thoughts are not bounded
   bool was_started = false;
   int32_t max_new_tokens = 0;             // bounded by the context, fixed at the first start
   std::optional<FleetIdentity> identity;  // of the worker that gave the first output
@@ -64,19 +66,28 @@ struct RoutedSequence {
   absl::Time arrival_time;
   absl::Time unserved_since;  // kQueued: since when no eligible worker has been ready
 
-  int worker_index = -1;           // kRunning
-  int64_t worker_sequence_id = 0;  // kRunning
-  int64_t outstanding_tokens = 0;  // kRunning: its share of the worker's
+  int worker_index = -1;                 // kRunning
+  int64_t worker_sequence_id = 0;        // kRunning
+  int64_t outstanding_tokens = 0;        // kRunning: its share of the worker's
+  int32_t pause_at_generated_count = 0;  // kRunning: where the worker waits for word; 0: nowhere
 
   int64_t num_tokens() const {
     return static_cast<int64_t>(request.prompt_ids.size() + resume.emitted_ids.size());
+  }
+  // Tokens that a worker knows of as soon as it is started.
+  int64_t num_start_tokens() const {
+    return num_tokens() + (thinking ? static_cast<int64_t>(thinking->ids_to_feed().size()) : 0);
   }
 };
 
 // What starts the sequence, or takes it over, on any worker.
 StartCommand MakeStartCommand(const RoutedSequence& sequence);
 
-// Takes new output into the resume point.
-void RecordTokens(const std::vector<AnswerToken>& tokens, RoutedSequence* sequence);
+// Where a worker that knows all of the answer so far must pause; 0: nowhere.
+int32_t NextPause(const RoutedSequence& sequence);
+
+// Takes new output into the resume point. Errors: Internal for a token that differs from one that
+// was fed.
+absl::Status RecordTokens(const std::vector<AnswerToken>& tokens, RoutedSequence* sequence);
 
 }  // namespace m1

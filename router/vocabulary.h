@@ -12,7 +12,7 @@
 #include "common/model/config.h"
 #include "common/text/chat_template.h"
 #include "common/text/tokenizer.h"
-#include "router/answer.h"
+#include "router/token_pieces.h"
 
 namespace m1 {
 

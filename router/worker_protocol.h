@@ -73,17 +73,28 @@ struct StartCommand {
   int32_t next_prompt_logprob_index = 0;
   int64_t arrival_order = 0;
   int32_t repetition_run = 0;
+  std::vector<int32_t> fed_token_ids;    // taken at once, see TakeTokensCommand
+  int32_t pause_at_generated_count = 0;  // 0: never
 };
 
 struct CancelCommand {
   int64_t sequence_id = 0;
 };
 
+// Ends a pause, or moves one that is still ahead.
 struct ContinueCommand {
   int64_t sequence_id = 0;
+  int32_t pause_at_generated_count = 0;  // the next one
 };
 
-using WorkerCommand = std::variant<StartCommand, CancelCommand, ContinueCommand>;
+// Ends a pause with tokens that count as generated.
+struct TakeTokensCommand {
+  int64_t sequence_id = 0;
+  std::vector<int32_t> token_ids;
+  int32_t pause_at_generated_count = 0;  // the next one
+};
+
+using WorkerCommand = std::variant<StartCommand, CancelCommand, ContinueCommand, TakeTokensCommand>;
 
 // --- Events ---
 

@@ -26,6 +26,8 @@ void Fill(const StartCommand& start, v1::Start* proto) {
   report->set_next_prompt_logprob_index(start.next_prompt_logprob_index);
   proto->set_arrival_order(start.arrival_order);
   proto->set_repetition_run(start.repetition_run);
+  proto->set_pause_at_generated_count(start.pause_at_generated_count);
+  proto->mutable_fed_token_ids()->Add(start.fed_token_ids.begin(), start.fed_token_ids.end());
 }
 
 std::vector<AnswerToken> FromProto(
@@ -77,9 +79,16 @@ v1::RunCommand ToProto(const WorkerCommand& command) {
     Fill(*start, proto.mutable_start());
   } else if (const auto* cancel = std::get_if<CancelCommand>(&command)) {
     proto.mutable_cancel()->set_sequence_id(cancel->sequence_id);
+  } else if (const auto* go_on = std::get_if<ContinueCommand>(&command)) {
+    proto.mutable_continue_sequence()->set_sequence_id(go_on->sequence_id);
+    proto.mutable_continue_sequence()->set_pause_at_generated_count(
+        go_on->pause_at_generated_count);
   } else {
-    proto.mutable_continue_sequence()->set_sequence_id(
-        std::get<ContinueCommand>(command).sequence_id);
+    const auto& take = std::get<TakeTokensCommand>(command);
+    v1::TakeTokens* tokens = proto.mutable_take_tokens();
+    tokens->set_sequence_id(take.sequence_id);
+    tokens->mutable_token_ids()->Add(take.token_ids.begin(), take.token_ids.end());
+    tokens->set_pause_at_generated_count(take.pause_at_generated_count);
   }
   return proto;
 }

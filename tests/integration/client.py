@@ -59,7 +59,7 @@ class Client:
     def request(self, ids=None, text=None, chat=None, tools=None, max_new_tokens=None, min_new_tokens=None,
                 temperature=None, top_p=None, top_k=None, min_p=None, seed=None, ignore_eos=None,
                 prompt_logprobs=None, candidate_count=None, stop_token_ids=(), request_id=None,
-                sample_count=None):
+                sample_count=None, budget_tokens=None, closing_text=None):
         """Builds a request; `chat` is a list of (role, text)."""
         pb = self.pb
         request = pb.GenerateRequest(
@@ -67,6 +67,7 @@ class Client:
                                  sample_count=sample_count),
             stopping=pb.Stopping(max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens,
                                  ignore_eos=ignore_eos, stop_token_ids=stop_token_ids),
+            thinking=pb.Thinking(budget_tokens=budget_tokens, closing_text=closing_text),
             output=pb.Output(prompt_logprobs=prompt_logprobs, candidate_count=candidate_count))
         if request_id is not None:
             request.request_id = request_id

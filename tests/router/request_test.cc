@@ -176,8 +176,6 @@ TEST(RequestTest, ValidButMissingFeaturesAreUnimplemented) {
       {"stopping.min_new_tokens", "stopping { min_new_tokens: 1 }"},
       {"stopping.stop_strings", "stopping { stop_strings: 'x' }"},
       {"stopping.include_stop_text", "stopping { include_stop_text: true }"},
-      {"thinking.budget_tokens", "thinking { budget_tokens: 0 }"},
-      {"thinking.closing_text", "thinking { closing_text: 'done' }"},
       {"priority", "priority: 1"},
       {"session_id", "session_id: 's'"},
       {"generated_prompt_token_count", "generated_prompt_token_count: 1"},
@@ -197,6 +195,17 @@ TEST(RequestTest, DefaultsWrittenOutAreImplemented) {
       "sample_count: 1 } stopping { min_new_tokens: 0 include_stop_text: false } thinking { "
       "closing_text: '\\n</think>\\n\\n' } priority: 0 generated_prompt_token_count: 0 "
       "queue_timeout { seconds: 1 }")));
+}
+
+TEST(RequestTest, ClosingTextIsTheCallersOrTheDefault) {
+  const auto text = [](const char* thinking) {
+    return ClosingText(FromText(std::string("thinking { ") + thinking + " }").thinking());
+  };
+  EXPECT_EQ(text("budget_tokens: 5"), "\n</think>\n\n");
+  EXPECT_EQ(text("budget_tokens: 5 closing_text: 'done'"), "done");
+  EXPECT_EQ(text("budget_tokens: 5 closing_text: ''"), "");
+  EXPECT_EQ(text("budget_tokens: 0"), "<think>\n</think>\n\n");
+  EXPECT_EQ(text("budget_tokens: 0 closing_text: 'x'"), "<think>x");
 }
 
 TEST(RequestTest, ReadsEveryField) {

@@ -59,7 +59,7 @@ class RecordingCommands final : public CommandSink {
 
   std::vector<std::pair<int, StartCommand>> starts;
   std::vector<std::pair<int, int64_t>> cancels;
-  int num_continues = 0;
+  int num_continues = 0;  // and tokens to take
 };
 
 class SchedulerTest : public testing::Test {
