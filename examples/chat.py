@@ -1,6 +1,7 @@
 """Asks a server one question and prints its thought and its answer as they come.
 
     .venv/bin/python examples/chat.py 127.0.0.1:50051 "764 + 621"
+    .venv/bin/python examples/chat.py 127.0.0.1:50051 "764 + 621" 8     # at most 8 tokens of thought
 
 Needs grpcio and grpcio-tools; the stubs are generated from proto/ into a temporary folder.
 """
@@ -26,9 +27,9 @@ def make_stubs(folder):
 
 
 def main():
-    if len(sys.argv) != 3:
-        raise SystemExit(f"usage: {sys.argv[0]} HOST:PORT QUESTION")
-    target, question = sys.argv[1:]
+    if len(sys.argv) not in (3, 4):
+        raise SystemExit(f"usage: {sys.argv[0]} HOST:PORT QUESTION [THINKING_BUDGET]")
+    target, question = sys.argv[1:3]
     with tempfile.TemporaryDirectory() as folder:
         make_stubs(folder)
         from m1.v1 import inference_pb2, inference_pb2_grpc
@@ -41,6 +42,8 @@ def main():
             sampling=inference_pb2.Sampling(temperature=0),
             stopping=inference_pb2.Stopping(max_new_tokens=400),
         )
+        if len(sys.argv) == 4:
+            request.thinking.budget_tokens = int(sys.argv[3])
         shown = None
         for response in client.Generate(request):
             if response.WhichOneof("event") == "delta" and response.delta.text:
@@ -49,7 +52,8 @@ def main():
                     print(f"\n[{inference_pb2.Channel.Name(shown).removeprefix('CHANNEL_').lower()}]")
                 print(response.delta.text, end="", flush=True)
             elif response.WhichOneof("event") == "finish":
-                print(f"\n[{response.finish.usage.completion_token_count} tokens]")
+                usage = response.finish.usage
+                print(f"\n[{usage.completion_token_count} tokens, {usage.reasoning_token_count} of thought]")
 
 
 if __name__ == "__main__":

@@ -158,6 +158,19 @@ def test_command_line_generate(cluster):
     assert sum(len(m["delta"]["tokens"]) for m in messages if "delta" in m) == 4
 
 
+def test_command_line_thinking_budget(cluster):
+    run = run_m1("generate", "--target", cluster.target, "--chat", "764 + 621", "--temperature", "0", "--thinking_budget",
+                 "4", "--closing_text", "\nStop.\n</think>\n\nIt is 1", "--max_new_tokens", "60", "--json")
+    assert run.returncode == 0, run.stderr
+    messages = [json.loads(line) for line in run.stdout.splitlines()]
+    text = {"CHANNEL_REASONING": "", "CHANNEL_CONTENT": ""}
+    for message in messages:
+        if "delta" in message:
+            text[message["delta"]["channel"]] += message["delta"]["text"]
+    assert text["CHANNEL_REASONING"].endswith("\nStop.")
+    assert text["CHANNEL_CONTENT"].startswith("It is 1")
+
+
 def test_command_line_errors(cluster):
     refused = run_m1("generate", "--target", cluster.target, "--prompt", "x", "--top_p", "2")
     assert refused.returncode == 2
@@ -178,3 +191,6 @@ def test_example_script(cluster):
                          text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stderr
     assert "[reasoning]" in run.stdout and "1385" in run.stdout
+    run = subprocess.run([sys.executable, "examples/chat.py", cluster.target, "764 + 621", "8"], capture_output=True,
+                         text=True, timeout=60, check=False)
+    assert ", 9 of thought]" in run.stdout, run.stdout + run.stderr  # and the newline before </think>

@@ -6,11 +6,12 @@ text as the tokenizer splits it, scored as a prompt, and the continuation of the
 
 import dataclasses
 import struct
+import threading
 
 import pytest
 
 from client import Client
-from cluster import Cluster
+from cluster import Cluster, wait_until
 
 MODEL = "models/tiny"
 QUESTIONS = ("764 + 621", "305 - 118", "9+882")
@@ -178,11 +179,11 @@ def test_answers_without_a_thought_are_left_alone(client):
 def mixed_requests(client):
     """Budgets, closing texts, greedy and seeded, with candidates."""
     requests = []
-    for index in range(48):
+    for index in range(32):
         seeded = {"temperature": 0.8, "seed": index, "top_p": 0.9} if index % 3 == 0 else {"temperature": 0}
         requests.append(client.request(
             chat=[("user", f"{100 + 17 * index} {'+-'[index % 2]} {5 * index}")], max_new_tokens=180,
-            ignore_eos=index % 2 == 0,
+            ignore_eos=index % 4 < 2,
             budget_tokens=(0, 1, 2, 5, 11, 24, 60, None)[index % 8], candidate_count=index % 3,
             closing_text=(None, "\nenough.\n</think>\n\n")[index // 8 % 2], **seeded))
     return requests
@@ -206,8 +207,32 @@ def test_budgets_have_one_answer(alone, options):
     assert [a.candidates for a in answers] == [a.candidates for a in alone]
 
 
+def test_budgets_survive_a_killed_worker(alone):
+    """Of two attention workers one dies by kill -9, three times, and what it held goes on elsewhere."""
+    with Cluster(MODEL, inproc=True, attention_workers=2) as other, Client(other.target) as client:
+        answers = []
+        clients = threading.Thread(target=lambda: answers.extend(client.send_all(mixed_requests(client) * 3)))
+        clients.start()
+        killed_with = []
+        for turn in range(3):
+            victim = other.attention[turn % 2]
+            address = victim.address
+
+            def held():
+                return next((worker.sequence_count for worker in client.load().workers if worker.address == address), 0)
+
+            wait_until(lambda: held() > 5 or not clients.is_alive(), 60, f"{address} has work")
+            killed_with.append(held())
+            victim.kill()
+            victim.start()
+        clients.join()
+    print(f"\nworkers were killed with {killed_with} sequences")
+    assert max(killed_with) > 5
+    assert [a.key() for a in answers] == [a.key() for a in alone] * 3
+
+
 def test_budgets_survive_preemption(alone):
-    """Twelve blocks of 64 tokens: sequences are dropped and replayed at any time, some inside their closing text."""
+    """Twelve blocks of 64 tokens: sequences are dropped and replayed at any time."""
     flags = ["--max_sequences=16", f"--kv_bytes={12 * BLOCK_BYTES}", "--max_step_tokens=5", "--max_context_tokens=512"]
     with Cluster(MODEL, inproc=True, attention_flags=flags) as other, Client(other.target) as client:
         answers = client.send_all(mixed_requests(client))

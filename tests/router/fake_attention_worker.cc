@@ -4,6 +4,7 @@
 #include <grpcpp/server_builder.h>
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <thread>
 
@@ -55,6 +56,14 @@ struct FakeAttentionWorker::FakeSequence {
   int32_t generated = 0;
   int32_t next_prompt_index = 0;
   bool is_paused = false;
+  std::deque<int32_t> fed;  // not yet reported
+  int32_t pause_at = 0;     // 0: nowhere
+
+  void GoOn(const google::protobuf::RepeatedField<int32_t>& feed, int32_t next_pause) {
+    fed.insert(fed.end(), feed.begin(), feed.end());
+    pause_at = next_pause;
+    is_paused = false;
+  }
 };
 
 struct FakeAttentionWorker::FakeStream {
@@ -131,6 +140,11 @@ int FakeAttentionWorker::num_cancels() const {
 int FakeAttentionWorker::num_continues() const {
   MutexLock lock(&mutex_);
   return num_continues_;
+}
+
+int FakeAttentionWorker::num_takes() const {
+  MutexLock lock(&mutex_);
+  return num_takes_;
 }
 
 int FakeAttentionWorker::num_sequences() const {
@@ -211,6 +225,7 @@ void FakeAttentionWorker::Apply(const v1::RunCommand& command, FakeStream* state
     sequence.tokens.assign(start.token_ids().begin(), start.token_ids().end());
     sequence.generated = start.token_ids_size() - start.prompt_token_count();
     sequence.next_prompt_index = start.report().next_prompt_logprob_index();
+    sequence.GoOn(start.fed_token_ids(), start.pause_at_generated_count());
     if (options_.script) sequence.script = options_.script(start);
   } else if (command.has_cancel()) {
     ++num_cancels_;
@@ -222,8 +237,16 @@ void FakeAttentionWorker::Apply(const v1::RunCommand& command, FakeStream* state
     state->cancelled.push_back(finished);
   } else if (command.has_continue_sequence()) {
     ++num_continues_;
-    const auto it = state->sequences.find(command.continue_sequence().sequence_id());
-    if (it != state->sequences.end()) it->second.is_paused = false;
+    const v1::Continue& go_on = command.continue_sequence();
+    const auto it = state->sequences.find(go_on.sequence_id());
+    if (it != state->sequences.end()) it->second.GoOn({}, go_on.pause_at_generated_count());
+  } else if (command.has_take_tokens()) {
+    ++num_takes_;
+    const v1::TakeTokens& take = command.take_tokens();
+    const auto it = state->sequences.find(take.sequence_id());
+    if (it != state->sequences.end()) {
+      it->second.GoOn(take.token_ids(), take.pause_at_generated_count());
+    }
   }
 }
 
@@ -291,32 +314,45 @@ bool FakeAttentionWorker::StepSequence(FakeSequence* sequence, v1::StepResult* s
     *step->add_finished() = finished;
     return false;
   }
-  int32_t id = 0;
-  if (options_.script) {
-    if (static_cast<size_t>(sequence->generated) >= sequence->script.size()) {
-      finished.set_end(v1::SEQUENCE_END_ERROR);
-      finished.set_status_code(13);
-      finished.set_status_message(options_.error_message);
-      *step->add_finished() = finished;
-      return false;
-    }
-    id = sequence->script[static_cast<size_t>(sequence->generated)];
-  } else {
-    id = FakeNextToken(sequence->tokens, start.sampling().seed());
-  }
-  sequence->tokens.push_back(id);
-  ++sequence->generated;
-  v1::SequenceTokens* tokens = step->add_tokens();
-  tokens->set_sequence_id(start.sequence_id());
-  *tokens->add_tokens() = MakeToken(id, start.report().candidate_count());
-  const auto& stops = start.limits().stop_token_ids();
-  if (std::find(stops.begin(), stops.end(), id) != stops.end()) {
-    finished.set_end(v1::SEQUENCE_END_STOP_TOKEN);
-    finished.set_stop_token_id(id);
+  const std::optional<int32_t> id = NextToken(sequence);
+  if (!id) {
+    finished.set_end(v1::SEQUENCE_END_ERROR);
+    finished.set_status_code(13);
+    finished.set_status_message(options_.error_message);
     *step->add_finished() = finished;
     return false;
   }
+  sequence->tokens.push_back(*id);
+  ++sequence->generated;
+  v1::SequenceTokens* tokens = step->add_tokens();
+  tokens->set_sequence_id(start.sequence_id());
+  *tokens->add_tokens() = MakeToken(*id, start.report().candidate_count());
+  const auto& stops = start.limits().stop_token_ids();
+  if (std::find(stops.begin(), stops.end(), *id) != stops.end()) {
+    finished.set_end(v1::SEQUENCE_END_STOP_TOKEN);
+    finished.set_stop_token_id(*id);
+    *step->add_finished() = finished;
+    return false;
+  }
+  if (sequence->fed.empty() && sequence->generated == sequence->pause_at) {
+    sequence->is_paused = true;
+    step->add_paused_sequence_ids(start.sequence_id());
+  }
   return true;
+}
+
+std::optional<int32_t> FakeAttentionWorker::NextToken(FakeSequence* sequence) {
+  if (!sequence->fed.empty()) {
+    const int32_t id = sequence->fed.front();
+    sequence->fed.pop_front();
+    return id;
+  }
+  if (!options_.script) {
+    return FakeNextToken(sequence->tokens, sequence->start.sampling().seed());
+  }
+  const auto index = static_cast<size_t>(sequence->generated);
+  if (index >= sequence->script.size()) return std::nullopt;
+  return sequence->script[index];
 }
 
 v1::Credits FakeAttentionWorker::MakeCredits(const FakeStream& state) const {

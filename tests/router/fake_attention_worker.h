@@ -1,6 +1,7 @@
 // An attention worker without a model: answers Run along attention.proto with tokens that depend on
 // the tokens before and the seed alone, so a replay from any resume point must give the same ones.
-// It can hold its steps, preempt, pause, stop answering and die.
+// It pauses and is fed where it is told, and it can hold its steps, preempt, stop answering and
+// die.
 #pragma once
 
 #include <grpcpp/server.h>
@@ -8,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -60,6 +62,7 @@ class FakeAttentionWorker final : public v1::AttentionWorker::Service {
   std::vector<v1::Start> starts() const;
   int num_cancels() const;
   int num_continues() const;
+  int num_takes() const;
   // Sequences that it holds now, of all streams.
   int num_sequences() const;
 
@@ -79,6 +82,8 @@ class FakeAttentionWorker final : public v1::AttentionWorker::Service {
   // Fills what one step brings; false when nothing happened.
   bool Step(FakeStream* state, v1::StepResult* step) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool StepSequence(FakeSequence* sequence, v1::StepResult* step);
+  // The sequence's next token; none: its script is too short.
+  std::optional<int32_t> NextToken(FakeSequence* sequence);
   v1::Credits MakeCredits(const FakeStream& state) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   v1::WorkerIdentity MakeIdentity() const;
   v1::WorkerLimits MakeLimits() const;
@@ -98,6 +103,7 @@ class FakeAttentionWorker final : public v1::AttentionWorker::Service {
   std::vector<v1::Start> starts_ ABSL_GUARDED_BY(mutex_);
   int num_cancels_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_continues_ ABSL_GUARDED_BY(mutex_) = 0;
+  int num_takes_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_sequences_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
