@@ -220,6 +220,7 @@ void Engine::ReportToken(Sequence& sequence, int64_t token_index, TokenScore sco
       of_prompt ? client->events.prompt_tokens : client->events.tokens;
   const int64_t sequence_id = sequence.key.sequence_id;
   const int32_t id = score.id;
+  const float logprob = score.logprob;
   if (lists.empty() || lists.back().sequence_id != sequence_id) {
     lists.push_back({.sequence_id = sequence_id, .first_index = token_index, .tokens = {}});
   }
@@ -229,7 +230,10 @@ void Engine::ReportToken(Sequence& sequence, int64_t token_index, TokenScore sco
     return;
   }
   sequence.next_generated_index = token_index + 1;
-  if (sequence.next_generated_index == sequence.num_tokens()) AfterToken(sequence, id);
+  sequence.CountForRepetition(logprob);
+  // Of tokens that were fed, all but the last end the sequence by repetition only.
+  const bool is_newest = sequence.next_generated_index == sequence.num_tokens();
+  if (is_newest || sequence.repeats_too_long()) AfterToken(sequence, id);
 }
 
 void Engine::AfterToken(Sequence& sequence, int32_t token_id) {
@@ -239,6 +243,8 @@ void Engine::AfterToken(Sequence& sequence, int32_t token_id) {
                                     .end = SequenceEnd::kStopToken,
                                     .stop_token_id = token_id,
                                     .status = absl::OkStatus()};
+  } else if (sequence.repeats_too_long()) {
+    sequence.end = FinishedSequence{.sequence_id = sequence_id, .end = SequenceEnd::kRepetition};
   } else if (sequence.num_generated() >= sequence.start.max_new_tokens) {
     sequence.end = FinishedSequence{.sequence_id = sequence_id, .end = SequenceEnd::kLength};
   } else if (sequence.pause_at_generated_count > 0 &&

@@ -21,12 +21,15 @@ SequenceStart ParseStart(const v1::Start& start) {
                        .seed = sampling.seed()},
           .max_new_tokens = start.limits().max_new_tokens(),
           .stop_token_ids = Ids(start.limits().stop_token_ids()),
+          .max_repetition_run = start.limits().max_repetition_run(),
+          .repetition_logprob = start.limits().repetition_logprob(),
           .candidate_count = start.report().candidate_count(),
           .prompt_logprobs = start.report().prompt_logprobs(),
           .next_prompt_logprob_index = start.report().next_prompt_logprob_index(),
           .priority = start.priority(),
           .arrival_order = start.arrival_order(),
           .fed_token_ids = Ids(start.fed_token_ids()),
+          .repetition_run = start.repetition_run(),
           .pause_at_generated_count = start.pause_at_generated_count()};
 }
 
@@ -46,6 +49,8 @@ v1::SequenceEnd EndOf(SequenceEnd end) {
       return v1::SEQUENCE_END_STOP_TOKEN;
     case SequenceEnd::kLength:
       return v1::SEQUENCE_END_LENGTH;
+    case SequenceEnd::kRepetition:
+      return v1::SEQUENCE_END_REPETITION;
     case SequenceEnd::kCancelled:
       return v1::SEQUENCE_END_CANCELLED;
     case SequenceEnd::kError:

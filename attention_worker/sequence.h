@@ -26,12 +26,15 @@ struct SequenceStart {
   SamplingParams sampling;
   int32_t max_new_tokens = 0;
   std::vector<int32_t> stop_token_ids;
+  int32_t max_repetition_run = 0;  // 0: any number
+  double repetition_logprob = 0.0;
   int32_t candidate_count = 0;
   bool prompt_logprobs = false;
   int32_t next_prompt_logprob_index = 0;
   int32_t priority = 0;
   int64_t arrival_order = 0;
   std::vector<int32_t> fed_token_ids;    // taken as if generated, before anything is
+  int32_t repetition_run = 0;
   int32_t pause_at_generated_count = 0;  // 0: never
 
   bool IsStopToken(int32_t id) const {
@@ -58,7 +61,7 @@ struct ScoredTokens {
   std::vector<TokenScore> tokens;
 };
 
-enum class SequenceEnd : uint8_t { kStopToken, kLength, kCancelled, kError };
+enum class SequenceEnd : uint8_t { kStopToken, kLength, kRepetition, kCancelled, kError };
 
 struct FinishedSequence {
   int64_t sequence_id = 0;

@@ -1,6 +1,7 @@
 #include "attention_worker/step_policy.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 
@@ -67,6 +68,12 @@ absl::Status CheckStart(const SequenceStart& start, const StepLimits& limits) {
     return absl::InvalidArgumentError(
         absl::StrCat("max_new_tokens ", start.max_new_tokens, " is negative"));
   }
+  if (start.max_repetition_run < 0 || start.repetition_run < 0 ||
+      start.repetition_run > num_tokens || !std::isfinite(start.repetition_logprob)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "max_repetition_run ", start.max_repetition_run, ", repetition_run ", start.repetition_run,
+        ", repetition_logprob ", start.repetition_logprob, ", wanted counts and a finite number"));
+  }
   const int64_t reach =
       std::max(num_tokens, int64_t{start.prompt_token_count} + int64_t{start.max_new_tokens});
   if (reach > limits.max_context_tokens) {
@@ -109,6 +116,7 @@ absl::Status StepPolicy::Add(const SequenceKey& key, SequenceStart start) {
   sequence->next_generated_index = sequence->num_tokens();
   sequence->next_prompt_index =
       start.prompt_logprobs ? start.next_prompt_logprob_index : start.prompt_token_count;
+  sequence->repetition_run = start.repetition_run;
   sequence->pause_at_generated_count = start.pause_at_generated_count;
   sequence->start = std::move(start);
   sequence->slot = Lease(&slots_);

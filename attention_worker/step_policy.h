@@ -52,6 +52,7 @@ struct Sequence {
   int64_t num_computed = 0;          // of them, in the memory of the layers
   int64_t next_generated_index = 0;  // first generated token that was not reported yet
   int64_t next_prompt_index = 0;     // first prompt token whose logprob was not reported yet
+  int32_t repetition_run = 0;        // reported tokens in a row that count for it
   int32_t pause_at_generated_count = 0;
   SequencePhase phase = SequencePhase::kWaiting;
   int64_t last_step = 0;                // in which it had rows
@@ -67,6 +68,14 @@ struct Sequence {
   int32_t state_slot() const { return slot.ids()[0]; }
   // Takes tokens as if generated: up to the first stop token, and as many as may come.
   void Feed(std::span<const int32_t> token_ids);
+  // The next reported token of the answer has this logprob.
+  void CountForRepetition(float logprob) {
+    const bool counts = static_cast<double>(logprob) > start.repetition_logprob;
+    repetition_run = counts ? repetition_run + 1 : 0;
+  }
+  bool repeats_too_long() const {
+    return start.max_repetition_run > 0 && repetition_run >= start.max_repetition_run;
+  }
   // Ends a pause, or moves one that is ahead.
   void Resume(int32_t next_pause) {
     pause_at_generated_count = next_pause;

@@ -3,6 +3,7 @@
 #include <google/protobuf/io/coded_stream.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/random/random.h"
@@ -52,6 +53,11 @@ std::string RandomRequestId() {
                          absl::Uniform<uint64_t>(random));
 }
 
+RepetitionRule RuleOf(const RouterOptions& options) {
+  return {.max_run = options.repetition_run_tokens,
+          .logprob = std::log(options.repetition_probability)};
+}
+
 }  // namespace
 
 InferenceService::InferenceService(InferenceServiceOptions options, Router* router)
@@ -59,6 +65,7 @@ InferenceService::InferenceService(InferenceServiceOptions options, Router* rout
       vocabulary_(router->vocabulary()),
       dispatcher_(router->dispatcher()),
       pool_(router->pool()),
+      repetition_(RuleOf(router->options())),
       call_context_{.dispatcher = router->dispatcher(),
                     .registry = router->registry(),
                     .pieces = router->vocabulary(),
@@ -113,6 +120,7 @@ absl::StatusOr<GenerationRequest> InferenceService::Read(const grpc::ByteBuffer&
     read.thinking = ThinkingLimit{.budget_tokens = request.thinking().budget_tokens(),
                                   .closing_ids = std::move(ids)};
   }
+  read.repetition = repetition_;
   if (!request.has_request_id()) read.request_id = RandomRequestId();
   if (!request.sampling().has_seed()) {
     absl::BitGen random;

@@ -66,6 +66,7 @@ class InferenceService final : public RawInferenceService {
   const Vocabulary* const vocabulary_;
   Dispatcher* const dispatcher_;
   WorkPool* const pool_;
+  const RepetitionRule repetition_;
   GenerateCallContext call_context_;
 };
 

@@ -36,6 +36,10 @@ ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
           "How long SIGTERM waits for running requests.");
 ABSL_FLAG(absl::Duration, slow_reader_timeout, absl::Seconds(30),
           "How long a client may leave its stream unread.");
+ABSL_FLAG(int, repetition_run_tokens, 3000,
+          "So many tokens in a row, each likelier than --repetition_probability, end an answer; 0: "
+          "off.");
+ABSL_FLAG(double, repetition_probability, 0.99, "See --repetition_run_tokens.");
 ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace.");
 
 namespace m1 {
@@ -58,6 +62,8 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
                         .max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes),
                         .worker_loss_timeout = absl::GetFlag(FLAGS_worker_loss_timeout),
                         .drain_timeout = absl::GetFlag(FLAGS_drain_timeout),
+                        .repetition_run_tokens = absl::GetFlag(FLAGS_repetition_run_tokens),
+                        .repetition_probability = absl::GetFlag(FLAGS_repetition_probability),
                         .slow_reader_timeout = absl::GetFlag(FLAGS_slow_reader_timeout)};
   auto workers = ParseAddressList(absl::GetFlag(FLAGS_attention_workers));
   if (!workers.ok()) return AddContext(workers.status(), "--attention_workers");
@@ -80,6 +86,8 @@ int Run() {
                 << " max_message_bytes=" << options->max_message_bytes
                 << " worker_loss_timeout=" << absl::FormatDuration(options->worker_loss_timeout)
                 << " drain_timeout=" << absl::FormatDuration(options->drain_timeout)
+                << " repetition_run_tokens=" << options->repetition_run_tokens
+                << " repetition_probability=" << options->repetition_probability
                 << " slow_reader_timeout=" << absl::FormatDuration(options->slow_reader_timeout);
   absl::StatusOr<std::unique_ptr<Vocabulary>> vocabulary =
       Vocabulary::Load(options->model_directory);

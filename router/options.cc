@@ -20,6 +20,11 @@ absl::Status RouterOptions::Validate() const {
   absl::Status status = CheckInt("port", port, 0, 65535);
   status.Update(CheckInt("queue_size", queue_size, 1, 1000000));
   status.Update(CheckInt("max_message_bytes", max_message_bytes, 1024, 2147483647));
+  status.Update(CheckInt("repetition_run_tokens", repetition_run_tokens, 0, 2147483647));
+  if (!(repetition_probability > 0.0 && repetition_probability < 1.0)) {
+    status.Update(BadFlag("repetition_probability", absl::StrCat(repetition_probability),
+                          "above 0 and below 1"));
+  }
   if (address.empty()) status.Update(BadFlag("address", "empty", "an address to listen on"));
   if (model_directory.empty()) status.Update(BadFlag("model", "empty", "a model's directory"));
   if (attention_workers.empty()) {

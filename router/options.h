@@ -28,6 +28,11 @@ struct RouterOptions {
   absl::Duration worker_loss_timeout = absl::Seconds(60);
   // How long SIGTERM waits for running requests, >= 0.
   absl::Duration drain_timeout = absl::Seconds(30);
+  // An answer ends with reason REPETITION when so many tokens in a row have each a probability
+  // above repetition_probability; 0..2147483647, 0 switches it off.
+  int repetition_run_tokens = 3000;
+  // Above 0, below 1.
+  double repetition_probability = 0.99;
   // How long a client may leave its stream unread, > 0; then RESOURCE_EXHAUSTED.
   absl::Duration slow_reader_timeout = absl::Seconds(30);
 

@@ -29,6 +29,12 @@ struct ThinkingLimit {
   std::vector<int32_t> closing_ids;
 };
 
+// So many tokens in a row, each with a logprob above the limit, end an answer.
+struct RepetitionRule {
+  int32_t max_run = 0;  // 0: off
+  double logprob = 0.0;
+};
+
 // Every field is in its range; defaults are filled in.
 struct GenerationRequest {
   std::string request_id;
@@ -40,6 +46,7 @@ struct GenerationRequest {
   std::vector<int32_t> stop_token_ids;    // the caller's, then EOS unless ignored; sorted, unique
   std::vector<int32_t> eos_token_ids;     // those of stop_token_ids that are the model's own
   std::optional<ThinkingLimit> thinking;  // absent: thoughts are not bounded
+  RepetitionRule repetition;              // the router's, the same for all requests
   int32_t candidate_count = 0;
   bool prompt_logprobs = false;
   bool prompt_token_ids = false;

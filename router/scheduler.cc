@@ -302,16 +302,8 @@ void Scheduler::RequeueAfterLoss(RoutedSequence* sequence, absl::Time now) {
 
 void Scheduler::Requeue(RoutedSequence* sequence, absl::Time now) {
   // The worker may have been lost between the last token and the word that it was the last.
-  const ResumePoint& resume = sequence->resume;
-  const std::vector<int32_t>& stops = sequence->request.stop_token_ids;
-  if (!resume.emitted_ids.empty()) {
-    const int32_t last = resume.emitted_ids.back();
-    if (std::binary_search(stops.begin(), stops.end(), last)) {
-      return Finish(sequence, AnswerEnd::kStopToken, last, now);
-    }
-    if (static_cast<int64_t>(resume.emitted_ids.size()) >= sequence->max_new_tokens) {
-      return Finish(sequence, AnswerEnd::kLength, 0, now);
-    }
+  if (const std::optional<AnswerEnd> end = EndOfAnswer(*sequence)) {
+    return Finish(sequence, *end, sequence->resume.emitted_ids.back(), now);
   }
   sequence->state = SequenceState::kQueued;
   sequence->unserved_since = now;

@@ -1,6 +1,6 @@
 #include "router/sequence.h"
 
-#include <cmath>
+#include <algorithm>
 #include <span>
 
 #include "absl/strings/str_cat.h"
@@ -19,6 +19,7 @@ StartCommand MakeStartCommand(const RoutedSequence& sequence) {
   start.sampling = request.sampling;
   start.max_new_tokens = sequence.max_new_tokens;
   start.stop_token_ids = request.stop_token_ids;
+  start.repetition = request.repetition;
   start.candidate_count = request.candidate_count;
   start.prompt_logprobs = request.prompt_logprobs;
   start.next_prompt_logprob_index = sequence.resume.next_prompt_logprob_index;
@@ -43,8 +44,8 @@ absl::Status RecordTokens(const std::vector<AnswerToken>& tokens, RoutedSequence
   ResumePoint& resume = sequence->resume;
   for (const AnswerToken& token : tokens) {
     resume.emitted_ids.push_back(token.id);
-    const bool is_certain = std::exp(static_cast<double>(token.logprob)) > kRepetitionProbability;
-    resume.repetition_run = is_certain ? resume.repetition_run + 1 : 0;
+    const bool counts = static_cast<double>(token.logprob) > sequence->request.repetition.logprob;
+    resume.repetition_run = counts ? resume.repetition_run + 1 : 0;
     if (sequence->thinking && !sequence->thinking->Record(token.id)) {
       return absl::InternalError(absl::StrCat("the worker reported token ", token.id, " as number ",
                                               resume.emitted_ids.size(),
@@ -52,6 +53,23 @@ absl::Status RecordTokens(const std::vector<AnswerToken>& tokens, RoutedSequence
     }
   }
   return absl::OkStatus();
+}
+
+std::optional<AnswerEnd> EndOfAnswer(const RoutedSequence& sequence) {
+  const GenerationRequest& request = sequence.request;
+  const ResumePoint& resume = sequence.resume;
+  if (resume.emitted_ids.empty()) return std::nullopt;
+  const std::vector<int32_t>& stops = request.stop_token_ids;
+  if (std::binary_search(stops.begin(), stops.end(), resume.emitted_ids.back())) {
+    return AnswerEnd::kStopToken;
+  }
+  if (request.repetition.max_run > 0 && resume.repetition_run >= request.repetition.max_run) {
+    return AnswerEnd::kRepetition;
+  }
+  if (static_cast<int64_t>(resume.emitted_ids.size()) >= sequence.max_new_tokens) {
+    return AnswerEnd::kLength;
+  }
+  return std::nullopt;
 }
 
 }  // namespace m1

@@ -37,11 +37,8 @@ class SequenceSink {
 struct ResumePoint {
   std::vector<int32_t> emitted_ids;
   int32_t next_prompt_logprob_index = 0;
-  int32_t repetition_run = 0;  // consecutive tokens so far of probability above the threshold
+  int32_t repetition_run = 0;  // consecutive tokens so far that count for the request's rule
 };
-
-// The repetition rule counts tokens above this probability.
-inline constexpr double kRepetitionProbability = 0.99;
 
 enum class SequenceState {
   kQueued,   // waits for a worker
@@ -89,5 +86,8 @@ int32_t NextPause(const RoutedSequence& sequence);
 // Takes new output into the resume point. Errors: Internal for a token that differs from one that
 // was fed.
 absl::Status RecordTokens(const std::vector<AnswerToken>& tokens, RoutedSequence* sequence);
+
+// How the answer ended if its last token was its end, which a worker may not have lived to report.
+std::optional<AnswerEnd> EndOfAnswer(const RoutedSequence& sequence);
 
 }  // namespace m1

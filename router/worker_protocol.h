@@ -68,6 +68,7 @@ struct StartCommand {
   RequestSampling sampling;
   int32_t max_new_tokens = 0;
   std::vector<int32_t> stop_token_ids;
+  RepetitionRule repetition;
   int32_t candidate_count = 0;
   bool prompt_logprobs = false;
   int32_t next_prompt_logprob_index = 0;

@@ -20,6 +20,8 @@ void Fill(const StartCommand& start, v1::Start* proto) {
   v1::SequenceLimits* limits = proto->mutable_limits();
   limits->set_max_new_tokens(start.max_new_tokens);
   limits->mutable_stop_token_ids()->Add(start.stop_token_ids.begin(), start.stop_token_ids.end());
+  limits->set_max_repetition_run(start.repetition.max_run);
+  limits->set_repetition_logprob(start.repetition.logprob);
   v1::SequenceReport* report = proto->mutable_report();
   report->set_candidate_count(start.candidate_count);
   report->set_prompt_logprobs(start.prompt_logprobs);

@@ -1,10 +1,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <utility>
 
 #include "attention_worker/engine.h"
 #include "tests/support/local_model.h"
@@ -272,6 +274,114 @@ TEST_F(EngineTest, StopTokensEnd) {
   EXPECT_EQ(finished.end, SequenceEnd::kStopToken);
   EXPECT_EQ(finished.stop_token_id, sink_->tokens()[4].id);
   EXPECT_LE(sink_->tokens().size(), 17U);
+}
+
+// Where an answer with these tokens ends: the number of tokens, and the run after each.
+struct RunLengths {
+  RunLengths(const std::vector<TokenScore>& tokens, int32_t max_run, double logprob) {
+    int32_t run = 0;
+    for (const TokenScore& token : tokens) {
+      run = static_cast<double>(token.logprob) > logprob ? run + 1 : 0;
+      after.push_back(run);
+      if (run == max_run) break;
+    }
+    ends = after.back() == max_run;
+  }
+  bool ends = false;
+  std::vector<int32_t> after;
+};
+
+class RepetitionTest : public EngineTest {
+ protected:
+  void SetUp() override {
+    Create();
+    Submit(Greedy(next_id_++, 12));
+    sink_->WaitForFinished(1);
+    answer_ = sink_->tokens();
+    std::vector<float> logprobs;
+    for (const TokenScore& token : answer_) logprobs.push_back(token.logprob);
+    std::sort(logprobs.begin(), logprobs.end());
+    logprob_ = static_cast<double>(logprobs[3]);  // a token of exactly this logprob does not count
+  }
+
+  SequenceStart Start(int32_t max_run) {
+    SequenceStart start = Greedy(next_id_++, 12);
+    start.max_repetition_run = max_run;
+    start.repetition_logprob = logprob_;
+    return start;
+  }
+  // Waits for one more end; the tokens that came since the last call.
+  size_t CountNewTokens(const FinishedSequence** finished) {
+    sink_->WaitForFinished(++num_finished_);
+    finished_ = sink_->finished().back();
+    *finished = &finished_;
+    const size_t count = sink_->tokens().size();
+    return count - std::exchange(num_tokens_, count);
+  }
+
+  int64_t next_id_ = 1;
+  std::vector<TokenScore> answer_;
+  double logprob_ = 0.0;
+  size_t num_finished_ = 1;
+  size_t num_tokens_ = 12;
+  FinishedSequence finished_;
+};
+
+TEST_F(RepetitionTest, ARunOfNearCertainTokensEnds) {
+  int num_ends = 0;
+  const FinishedSequence* finished = nullptr;
+  for (int32_t max_run = 0; max_run <= 12; ++max_run) {
+    const RunLengths wanted(answer_, max_run == 0 ? 100 : max_run, logprob_);
+    Submit(Start(max_run));
+    EXPECT_EQ(CountNewTokens(&finished), wanted.after.size()) << max_run;
+    EXPECT_EQ(finished->end, wanted.ends ? SequenceEnd::kRepetition : SequenceEnd::kLength);
+    num_ends += wanted.ends ? 1 : 0;
+  }
+  EXPECT_GT(num_ends, 1);
+}
+
+TEST_F(RepetitionTest, TheRunGoesOnAfterAResume) {
+  const FinishedSequence* finished = nullptr;
+  const RunLengths wanted(answer_, 3, logprob_);
+  ASSERT_TRUE(wanted.ends);
+  for (size_t known = 1; known <= wanted.after.size(); ++known) {
+    SequenceStart start = Start(3);
+    for (size_t i = 0; i < known; ++i) start.token_ids.push_back(answer_[i].id);
+    start.repetition_run = wanted.after[known - 1];
+    Submit(start);
+    EXPECT_EQ(CountNewTokens(&finished), wanted.after.size() - known);
+    EXPECT_EQ(finished->end, SequenceEnd::kRepetition);
+  }
+}
+
+TEST_F(RepetitionTest, TokensThatWereFedCount) {
+  const FinishedSequence* finished = nullptr;
+  const RunLengths wanted(answer_, 3, logprob_);
+  ASSERT_TRUE(wanted.ends);
+  SequenceStart start = Start(3);
+  start.pause_at_generated_count = 1;
+  TakeTokens take{.sequence_id = start.sequence_id, .token_ids = {}, .pause_at_generated_count = 0};
+  for (size_t i = 1; i < answer_.size(); ++i) take.token_ids.push_back(answer_[i].id);
+  Submit(start);
+  WaitForPauses(1);
+  Submit(take);
+  EXPECT_EQ(CountNewTokens(&finished), wanted.after.size());
+  EXPECT_EQ(finished->end, SequenceEnd::kRepetition);
+}
+
+TEST_F(RepetitionTest, AStopTokenComesFirst) {
+  const FinishedSequence* finished = nullptr;
+  SequenceStart start = Start(1);
+  start.repetition_logprob = -1e9;
+  start.stop_token_ids = {answer_[0].id};
+  Submit(start);
+  EXPECT_EQ(CountNewTokens(&finished), 1U);
+  EXPECT_EQ(finished->end, SequenceEnd::kStopToken);
+  start = Start(12);
+  start.repetition_logprob = -1e9;
+  Submit(start);
+  EXPECT_EQ(CountNewTokens(&finished), 12U);
+  EXPECT_EQ(finished->end, SequenceEnd::kRepetition);
 }
 
 TEST_F(EngineTest, CancelAndDepartureFreeMemory) {

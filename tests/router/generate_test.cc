@@ -1,6 +1,8 @@
 // Generate, Tokenize, Detokenize and GetModelInfo through a whole router and a fake worker.
 #include <gmock/gmock.h>
 
+#include <cmath>
+
 #include "tests/router/router_fixture.h"
 
 namespace m1 {
@@ -81,6 +83,8 @@ TEST_F(GenerateTest, FillsInTheDefaults) {
   EXPECT_EQ(start.sampling().min_p(), 0.0F);
   EXPECT_EQ(start.sampling().seed(), first.prompt().seed());
   EXPECT_THAT(start.limits().stop_token_ids(), ElementsAre(kTinyEos));
+  EXPECT_EQ(start.limits().max_repetition_run(), 3000);
+  EXPECT_NEAR(std::exp(start.limits().repetition_logprob()), 0.99, 1e-15);
   EXPECT_EQ(start.pause_at_generated_count(), 0);
 }
 

@@ -35,6 +35,10 @@ class RouterProcessTest(unittest.TestCase):
             ("worker_loss_timeout", GOOD + ["--worker_loss_timeout=0s"]),
             ("drain_timeout", GOOD + ["--drain_timeout=-1s"]),
             ("slow_reader_timeout", GOOD + ["--slow_reader_timeout=0s"]),
+            ("repetition_run_tokens", GOOD + ["--repetition_run_tokens=-1"]),
+            ("repetition_probability", GOOD + ["--repetition_probability=0"]),
+            ("repetition_probability", GOOD + ["--repetition_probability=1"]),
+            ("repetition_probability", GOOD + ["--repetition_probability=nan"]),
             ("log_level", GOOD + ["--log_level=loud"]),
             ("address", GOOD + ["--address=256.0.0.1"]),
         ]:

@@ -46,7 +46,12 @@ TEST_F(SchedulerTest, PromptLogprobsGoOnWhereTheyStopped) {
 TEST_F(SchedulerTest, RepetitionRunTravelsWithTheSequence) {
   Make(2);
   Welcome(0);
-  Submit(1, 10);
+  GenerationRequest request = MakeRequest(1, 10);
+  request.repetition = {.max_run = 3, .logprob = -0.01};
+  sinks_.push_back(std::make_shared<RecordingSink>());
+  ASSERT_OK(scheduler_->Submit(request, sinks_[0], now_));
+  EXPECT_EQ(commands_.starts[0].second.repetition.max_run, 3);
+  EXPECT_EQ(commands_.starts[0].second.repetition.logprob, -0.01);
   WorkerEvents events = Tokens(1, {4, 5, 6}, Plenty());
   events.tokens[0].tokens[1].logprob = -0.001F;
   events.tokens[0].tokens[2].logprob = 0.0F;
@@ -54,6 +59,12 @@ TEST_F(SchedulerTest, RepetitionRunTravelsWithTheSequence) {
   Welcome(1);
   scheduler_->OnLost(0, now_);
   EXPECT_EQ(commands_.starts[1].second.repetition_run, 2);
+  // The third, and then the worker dies before it says so.
+  events = Tokens(1, {7}, Plenty());
+  events.tokens[0].tokens[0].logprob = -0.009F;
+  scheduler_->OnStep(1, events, now_);
+  scheduler_->OnLost(1, now_);
+  EXPECT_EQ(sinks_[0]->end, AnswerEnd::kRepetition);
 }
 
 TEST_F(SchedulerTest, PreemptedSequencesGoToTheHead) {

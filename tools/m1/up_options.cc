@@ -34,6 +34,8 @@ constexpr ServerFlag kServerFlags[] = {
     {"queue_size", kRouterBit},
     {"max_message_bytes", kRouterBit},
     {"worker_loss_timeout", kRouterBit},
+    {"repetition_probability", kRouterBit},
+    {"repetition_run_tokens", kRouterBit},
     {"slow_reader_timeout", kRouterBit},
 };
 
