@@ -26,73 +26,92 @@ bool PushFirstByte(absl::string_view byte, Utf8Stream* utf8, std::string* shown)
 }  // namespace
 
 AnswerBuilder::AnswerBuilder(const TokenPieces* pieces, AnswerOptions options)
-    : pieces_(pieces), options_(std::move(options)), parser_(options_.tools_enabled) {}
+    : pieces_(pieces),
+      options_(std::move(options)),
+      stops_(options_.stop_strings),
+      parser_(options_.tools_enabled) {}
 
 std::vector<AnswerDelta> AnswerBuilder::Push(std::vector<AnswerToken> tokens) {
-  num_tokens_ += static_cast<int32_t>(tokens.size());
-  for (const AnswerToken& token : tokens) thought_.Push(ShownBytes(token.id));
-  if (!options_.is_chat) {
-    if (tokens.empty()) return {};
-    return {PushPlain(std::move(tokens))};
-  }
+  AnswerDelta plain;
   ParsedOutput parsed;
-  for (AnswerToken& token : tokens) Hold(std::move(token), &parsed);
-  return Assemble(std::move(parsed.events), /*take_all=*/false);
+  for (AnswerToken& token : tokens) {
+    if (matched_stop_string()) break;
+    ++num_tokens_;
+    const absl::string_view bytes = ShownBytes(token.id);
+    thought_.Push(bytes);
+    if (options_.is_chat) {
+      Hold(std::move(token), &parsed);
+    } else {
+      plain.text += Release(utf8_.Push(bytes));
+      plain.tokens.push_back(std::move(token));
+    }
+  }
+  if (options_.is_chat) return Assemble(std::move(parsed.events), /*take_all=*/false);
+  if (plain.tokens.empty()) return {};
+  return {std::move(plain)};
 }
 
 std::vector<AnswerDelta> AnswerBuilder::Finish() {
-  const std::string rest = utf8_.End();
+  std::string rest;
+  if (!matched_stop_string()) {
+    rest = Release(utf8_.End());
+    rest += stops_.Finish();
+  }
   if (!options_.is_chat) {
     if (rest.empty()) return {};
     return {AnswerDelta{OutputChannel::kContent, rest, {}, std::nullopt}};
   }
   ParsedOutput parsed;
   Feed(rest, &parsed);
-  ParsedOutput last = parser_.Finish();
-  for (const ChannelRun& run : last.channels) {
-    told_.push_back({run.channel, num_told_bytes_, num_told_bytes_ + run.num_bytes});
-    num_told_bytes_ += run.num_bytes;
+  // The channels of tokens whose text is cut off are as if it were not.
+  OutputParser uncut = parser_;
+  for (OutputEvent& event : parser_.Finish().events) parsed.events.push_back(std::move(event));
+  absl::string_view cut_text = stops_.cut_text();
+  if (options_.include_stop_text && matched_stop_string()) {
+    cut_text.remove_prefix(matched_stop_string()->size());
   }
-  for (OutputEvent& event : last.events) parsed.events.push_back(std::move(event));
+  Tell(uncut.Feed(cut_text).channels);
+  Tell(uncut.Finish().channels);
   return Assemble(std::move(parsed.events), /*take_all=*/true);
 }
 
-AnswerDelta AnswerBuilder::PushPlain(std::vector<AnswerToken> tokens) {
-  AnswerDelta delta;
-  for (const AnswerToken& token : tokens) {
-    delta.text += utf8_.Push(ShownBytes(token.id));
-  }
-  delta.tokens = std::move(tokens);
-  return delta;
+std::string AnswerBuilder::Release(absl::string_view text) {
+  std::string shown = stops_.Push(text, /*may_match=*/num_tokens_ > options_.min_new_tokens);
+  if (matched_stop_string() && options_.include_stop_text) shown += *matched_stop_string();
+  return shown;
 }
 
 void AnswerBuilder::Hold(AnswerToken token, ParsedOutput* parsed) {
   HeldToken held;
-  held.begin = held.end = num_fed_bytes_;
-  held.in_reasoning = parser_.in_reasoning();
+  held.begin = held.end = num_text_bytes_;
+  held.in_reasoning = thought_.state() == ThoughtState::kOpen;
   const absl::string_view bytes = ShownBytes(token.id);
   held.token = std::move(token);
   if (!bytes.empty()) {
-    std::string shown;
+    std::string text;
     const bool had_held = utf8_.num_held_bytes() > 0;
-    const bool goes_on = PushFirstByte(bytes.substr(0, 1), &utf8_, &shown);
+    const bool goes_on = PushFirstByte(bytes.substr(0, 1), &utf8_, &text);
     if (had_held && !goes_on) held.begin += static_cast<int64_t>(kReplacement.size());
-    shown += utf8_.Push(bytes.substr(1));
-    Feed(shown, parsed);
-    held.end = std::max(held.begin + 1, num_fed_bytes_);
+    text += utf8_.Push(bytes.substr(1));
+    num_text_bytes_ += static_cast<int64_t>(text.size());
+    Feed(Release(text), parsed);
+    held.end = std::max(held.begin + 1, num_text_bytes_);
   }
   held_.push_back(std::move(held));
 }
 
 void AnswerBuilder::Feed(absl::string_view text, ParsedOutput* parsed) {
   if (text.empty()) return;
-  num_fed_bytes_ += static_cast<int64_t>(text.size());
   ParsedOutput fed = parser_.Feed(text);
-  for (const ChannelRun& run : fed.channels) {
+  Tell(fed.channels);
+  for (OutputEvent& event : fed.events) parsed->events.push_back(std::move(event));
+}
+
+void AnswerBuilder::Tell(const std::vector<ChannelRun>& channels) {
+  for (const ChannelRun& run : channels) {
     told_.push_back({run.channel, num_told_bytes_, num_told_bytes_ + run.num_bytes});
     num_told_bytes_ += run.num_bytes;
   }
-  for (OutputEvent& event : fed.events) parsed->events.push_back(std::move(event));
 }
 
 OutputChannel AnswerBuilder::ChannelAt(int64_t offset) const {

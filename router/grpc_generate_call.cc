@@ -18,6 +18,7 @@ constexpr absl::Duration kQueueRetryDelay = absl::Seconds(1);
 v1::FinishReason ReasonOf(AnswerEnd end) {
   switch (end) {
     case AnswerEnd::kStopToken:
+    case AnswerEnd::kStopString:
       return v1::FINISH_REASON_STOP;
     case AnswerEnd::kLength:
       return v1::FINISH_REASON_LENGTH;
@@ -52,7 +53,9 @@ void GenerateCall::Begin(GenerationRequest request) {
     if (called_finish_) return;  // the client is gone
     answer_.emplace(context_.pieces, AnswerOptions{.is_chat = request.is_chat,
                                                    .tools_enabled = request.tools_enabled,
-                                                   .stop_token_ids = request.stop_token_ids});
+                                                   .stop_token_ids = request.stop_token_ids,
+                                                   .stop_strings = request.stop_strings,
+                                                   .include_stop_text = request.include_stop_text});
   }
   const absl::StatusOr<int64_t> id = Register(std::move(request));
   bool is_cancelled = false;
@@ -131,21 +134,21 @@ void GenerateCall::OnStarted(absl::Time now) {
   started_ = now;
 }
 
-bool GenerateCall::OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) {
+SinkState GenerateCall::OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) {
   MutexLock lock(&mutex_);
   for (v1::Prompt& prompt : ToPromptMessages(first_index, tokens, *context_.pieces)) {
     EnqueuePrompt(std::move(prompt));
   }
   Proceed();
-  return CanTakeMore();
+  return BufferState();
 }
 
-bool GenerateCall::OnTokens(std::vector<AnswerToken> tokens, absl::Time now) {
+SinkState GenerateCall::OnTokens(std::vector<AnswerToken> tokens, absl::Time now) {
   MutexLock lock(&mutex_);
   if (!first_token_) first_token_ = now;
   EnqueueDeltas(answer_->Push(std::move(tokens)));
   Proceed();
-  return CanTakeMore();
+  return answer_->matched_stop_string() ? SinkState::kIsComplete : BufferState();
 }
 
 void GenerateCall::OnFinished(AnswerEnd end, int32_t stop_token_id, absl::Time now) {
@@ -271,15 +274,18 @@ void GenerateCall::ReleaseId() {
   if (is_registered_) context_.registry->ReleaseId(request_id_, this);
 }
 
-bool GenerateCall::CanTakeMore() {
+SinkState GenerateCall::BufferState() {
   if (waiting_bytes_ > kMaxBufferedBytes) is_parked_ = true;
-  return !is_parked_;
+  return is_parked_ ? SinkState::kIsFull : SinkState::kTakesMore;
 }
 
 void GenerateCall::FillFinish(AnswerEnd end, int32_t stop_token_id, absl::Time now,
                               v1::Finish* finish) {
   finish->set_reason(ReasonOf(end));
-  if (end == AnswerEnd::kStopToken) {
+  if (const std::optional<std::string>& stop_string = answer_->matched_stop_string()) {
+    finish->set_reason(v1::FINISH_REASON_STOP);
+    finish->set_stop_string(*stop_string);
+  } else if (end == AnswerEnd::kStopToken) {
     const bool is_eos = std::find(eos_token_ids_.begin(), eos_token_ids_.end(), stop_token_id) !=
                         eos_token_ids_.end();
     if (is_eos && answer_->num_tool_calls() > 0) {

@@ -65,8 +65,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 
   // SequenceSink
   void OnStarted(absl::Time now) override;
-  bool OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) override;
-  bool OnTokens(std::vector<AnswerToken> tokens, absl::Time now) override;
+  SinkState OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) override;
+  SinkState OnTokens(std::vector<AnswerToken> tokens, absl::Time now) override;
   void OnFinished(AnswerEnd end, int32_t stop_token_id, absl::Time now) override;
   void OnFailed(const absl::Status& status) override;
 
@@ -88,8 +88,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void EndNow(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The end is decided: another call may take the id.
   void ReleaseId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // False from when the buffer is full until half of it was read.
-  bool CanTakeMore() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Full from when the buffer is full until half of it was read.
+  SinkState BufferState() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FillFinish(AnswerEnd end, int32_t stop_token_id, absl::Time now, v1::Finish* finish)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FreeSequence();
@@ -112,7 +112,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool is_registered_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // by the client, or by its silence
   bool is_aborted_ ABSL_GUARDED_BY(mutex_) = false;
-  // A sink's function has answered false since the last Resume. Only OnWriteDone clears it: later
+  // A sink's function has answered kIsFull since the last Resume. Only OnWriteDone clears it: later
   // output of the same step comes while the scheduler already means to park the sequence.
   bool is_parked_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_done_ ABSL_GUARDED_BY(mutex_) = false;  // server_context_ is gone

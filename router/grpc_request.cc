@@ -180,8 +180,6 @@ absl::Status CheckImplemented(const v1::GenerateRequest& request) {
   if (sampling.logit_bias_size() > 0) return Missing("sampling.logit_bias");
   const v1::Stopping& stopping = request.stopping();
   if (stopping.min_new_tokens() > 0) return Missing("stopping.min_new_tokens");
-  if (stopping.stop_strings_size() > 0) return Missing("stopping.stop_strings");
-  if (stopping.include_stop_text()) return Missing("stopping.include_stop_text");
   if (request.priority() != 0) return Missing("priority");
   if (request.has_session_id()) return Missing("session_id");
   if (request.generated_prompt_token_count() != 0) return Missing("generated_prompt_token_count");
@@ -221,6 +219,9 @@ GenerationRequest ReadRequest(const v1::GenerateRequest& request,
   }
   std::sort(stops.begin(), stops.end());
   stops.erase(std::unique(stops.begin(), stops.end()), stops.end());
+
+  read.stop_strings.assign(stopping.stop_strings().begin(), stopping.stop_strings().end());
+  read.include_stop_text = stopping.include_stop_text();
 
   read.candidate_count = request.output().candidate_count();
   read.prompt_logprobs = request.output().prompt_logprobs();

@@ -43,8 +43,10 @@ struct GenerationRequest {
   bool tools_enabled = false;       // chat with tools: tool calls are looked for
   RequestSampling sampling;
   int32_t max_new_tokens = kDefaultMaxNewTokens;  // not yet bounded by the context
-  std::vector<int32_t> stop_token_ids;    // the caller's, then EOS unless ignored; sorted, unique
-  std::vector<int32_t> eos_token_ids;     // those of stop_token_ids that are the model's own
+  std::vector<int32_t> stop_token_ids;  // the caller's, then EOS unless ignored; sorted, unique
+  std::vector<int32_t> eos_token_ids;   // those of stop_token_ids that are the model's own
+  std::vector<std::string> stop_strings;
+  bool include_stop_text = false;         // the stop string that ends the answer is shown
   std::optional<ThinkingLimit> thinking;  // absent: thoughts are not bounded
   RepetitionRule repetition;              // the router's, the same for all requests
   int32_t candidate_count = 0;

@@ -68,7 +68,7 @@ class Scheduler {
   void Cancel(int64_t id);
   // Ends the request with kCancelled; false when it is over.
   bool Abort(int64_t id, absl::Time now);
-  // After a sink answered false: it can take more now.
+  // After a sink answered kIsFull: it can take more now.
   void Resume(int64_t id, absl::Time now);
 
   // --- From workers ---
@@ -116,7 +116,7 @@ class Scheduler {
   Placement Place(const RoutedSequence& sequence) const;
   void StartOn(int worker_index, RoutedSequence* sequence, absl::Time now);
 
-  // False: the sink can take no more.
+  // False: the sink is full.
   bool DeliverPromptTokens(int worker_index, PromptTokensEvent scored);
   bool DeliverTokens(int worker_index, TokensEvent event, absl::Time now);
   // After new output: the worker's next pause is lifted, or is where the thought may end.

@@ -37,7 +37,8 @@ bool Scheduler::DeliverPromptTokens(int worker_index, PromptTokensEvent scored) 
   sequence->resume.next_prompt_logprob_index = static_cast<int32_t>(end);
   sequence->identity = workers_[static_cast<size_t>(worker_index)].identity;
   sequence->losses_in_a_row = 0;
-  return sequence->sink->OnPromptTokens(scored.first_index, std::move(scored.tokens));
+  return sequence->sink->OnPromptTokens(scored.first_index, std::move(scored.tokens)) !=
+         SinkState::kIsFull;
 }
 
 bool Scheduler::DeliverTokens(int worker_index, TokensEvent event, absl::Time now) {
@@ -63,8 +64,14 @@ bool Scheduler::DeliverTokens(int worker_index, TokensEvent event, absl::Time no
   sequence->losses_in_a_row = 0;
   sequence->outstanding_tokens -= num_tokens;
   worker.outstanding_tokens -= num_tokens;
+  const SinkState state = sequence->sink->OnTokens(std::move(event.tokens), now);
+  if (state == SinkState::kIsComplete) {
+    CancelOnWorker(sequence);
+    Finish(sequence, AnswerEnd::kStopString, 0, now);
+    return true;
+  }
   MovePause(sequence);
-  return sequence->sink->OnTokens(std::move(event.tokens), now);
+  return state == SinkState::kTakesMore;
 }
 
 void Scheduler::MovePause(RoutedSequence* sequence) {
@@ -109,6 +116,7 @@ void Scheduler::HandleFinished(int worker_index, const FinishedEvent& finished, 
     case AnswerEnd::kRepetition:
       Finish(sequence, finished.end, finished.stop_token_id, now);
       return;
+    case AnswerEnd::kStopString:  // never from a worker
     case AnswerEnd::kCancelled:
       // Not asked for: the worker gives up its sequences, another may have them.
       RequeueAfterLoss(sequence, now);

@@ -16,6 +16,12 @@
 
 namespace m1 {
 
+enum class SinkState {
+  kTakesMore,
+  kIsFull,      // the sequence is freed until Scheduler::Resume
+  kIsComplete,  // the answer is over: OnFinished with kStopString is next
+};
+
 // Who gets the answer. Calls come in order and one at a time, never after one of the last two.
 // Implementations must not call the scheduler from inside.
 class SequenceSink {
@@ -24,9 +30,8 @@ class SequenceSink {
 
   // A worker was found for the first time.
   virtual void OnStarted(absl::Time now) = 0;
-  // False: nothing more can be taken for now; the sequence is freed until Scheduler::Resume.
-  virtual bool OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) = 0;
-  virtual bool OnTokens(std::vector<AnswerToken> tokens, absl::Time now) = 0;
+  virtual SinkState OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) = 0;
+  virtual SinkState OnTokens(std::vector<AnswerToken> tokens, absl::Time now) = 0;
   // The answer is complete. kCancelled: somebody aborted it.
   virtual void OnFinished(AnswerEnd end, int32_t stop_token_id, absl::Time now) = 0;
   // The answer cannot be completed.

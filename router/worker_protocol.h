@@ -116,7 +116,8 @@ struct PromptTokensEvent {
   std::vector<AnswerToken> tokens;
 };
 
-enum class AnswerEnd { kStopToken, kLength, kCancelled, kError, kRepetition };
+// Workers know no text: a stop string is the router's own end.
+enum class AnswerEnd { kStopToken, kStopString, kRepetition, kLength, kCancelled, kError };
 
 struct FinishedEvent {
   int64_t sequence_id = 0;

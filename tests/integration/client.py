@@ -15,6 +15,7 @@ SPLIT = 1 << 20  # no message of a stream is much longer
 class Answer:
     """What a stream said. `key()` is everything that must be equal bit for bit."""
     ids: list = dataclasses.field(default_factory=list)
+    pieces: list = dataclasses.field(default_factory=list)  # the bytes of each
     logprobs: list = dataclasses.field(default_factory=list)
     ranks: list = dataclasses.field(default_factory=list)
     candidates: list = dataclasses.field(default_factory=list)
@@ -59,14 +60,15 @@ class Client:
     def request(self, ids=None, text=None, chat=None, tools=None, max_new_tokens=None, min_new_tokens=None,
                 temperature=None, top_p=None, top_k=None, min_p=None, seed=None, ignore_eos=None,
                 prompt_logprobs=None, candidate_count=None, stop_token_ids=(), request_id=None,
-                sample_count=None, budget_tokens=None, closing_text=None):
+                stop_strings=(), include_stop_text=None, sample_count=None, budget_tokens=None, closing_text=None):
         """Builds a request; `chat` is a list of (role, text)."""
         pb = self.pb
         request = pb.GenerateRequest(
             sampling=pb.Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed,
                                  sample_count=sample_count),
             stopping=pb.Stopping(max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens,
-                                 ignore_eos=ignore_eos, stop_token_ids=stop_token_ids),
+                                 ignore_eos=ignore_eos, stop_token_ids=stop_token_ids, stop_strings=stop_strings,
+                                 include_stop_text=include_stop_text),
             thinking=pb.Thinking(budget_tokens=budget_tokens, closing_text=closing_text),
             output=pb.Output(prompt_logprobs=prompt_logprobs, candidate_count=candidate_count))
         if request_id is not None:
@@ -104,6 +106,7 @@ class Client:
                 assert answer.prompt_token_count, "Delta before Prompt"
                 for token in response.delta.tokens:
                     answer.ids.append(token.id)
+                    answer.pieces.append(token.bytes)
                     answer.logprobs.append(token.logprob)
                     answer.ranks.append(token.rank)
                     answer.candidates.append([(c.id, c.logprob) for c in token.candidates])

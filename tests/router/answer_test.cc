@@ -1,12 +1,12 @@
 // From tokens to deltas, on the golden answers cut into tokens of every size.
-#include "router/answer.h"
-
 #include <gmock/gmock.h>
 
 #include <fstream>
 
 #include "gtest/gtest.h"
 #include <nlohmann/json.hpp>
+
+#include "tests/router/answer_deltas.h"
 
 namespace m1 {
 namespace {
@@ -35,46 +35,6 @@ class PieceTable final : public TokenPieces {
  private:
   std::vector<std::string> pieces_;
 };
-
-AnswerToken Token(int32_t id) { return {.id = id, .logprob = 0, .rank = 1, .candidates = {}}; }
-
-// Runs ids through a builder, one a step.
-std::vector<AnswerDelta> RunSteps(AnswerBuilder* builder, const std::vector<int32_t>& ids) {
-  std::vector<AnswerDelta> deltas;
-  for (int32_t id : ids) {
-    for (AnswerDelta& delta : builder->Push({Token(id)})) deltas.push_back(std::move(delta));
-  }
-  for (AnswerDelta& delta : builder->Finish()) deltas.push_back(std::move(delta));
-  return deltas;
-}
-
-std::vector<int32_t> IdsOf(const std::vector<AnswerDelta>& deltas) {
-  std::vector<int32_t> ids;
-  for (const AnswerDelta& delta : deltas) {
-    for (const AnswerToken& token : delta.tokens) ids.push_back(token.id);
-  }
-  return ids;
-}
-
-std::string TextOf(const std::vector<AnswerDelta>& deltas, OutputChannel channel) {
-  std::string text;
-  for (const AnswerDelta& delta : deltas) {
-    if (delta.channel == channel) text += delta.text;
-  }
-  return text;
-}
-
-// Channel of each token, as c, r, t.
-std::string ChannelsOf(const std::vector<AnswerDelta>& deltas) {
-  std::string channels;
-  for (const AnswerDelta& delta : deltas) {
-    const char letter = delta.channel == OutputChannel::kContent     ? 'c'
-                        : delta.channel == OutputChannel::kReasoning ? 'r'
-                                                                     : 't';
-    channels.append(delta.tokens.size(), letter);
-  }
-  return channels;
-}
 
 std::vector<int32_t> Cut(const std::string& text, size_t length, PieceTable* pieces) {
   std::vector<int32_t> ids;

@@ -16,14 +16,14 @@ namespace {
 class CountingSink final : public SequenceSink {
  public:
   void OnStarted(absl::Time /*now*/) override {}
-  bool OnPromptTokens(int32_t /*first_index*/, std::vector<AnswerToken> /*tokens*/) override {
-    return true;
+  SinkState OnPromptTokens(int32_t /*first_index*/, std::vector<AnswerToken> /*tokens*/) override {
+    return SinkState::kTakesMore;
   }
-  bool OnTokens(std::vector<AnswerToken> tokens, absl::Time /*now*/) override {
+  SinkState OnTokens(std::vector<AnswerToken> tokens, absl::Time /*now*/) override {
     for (const AnswerToken& token : tokens) {
       if (token.id != next_id_++) in_order_ = false;
     }
-    return true;
+    return SinkState::kTakesMore;
   }
   void OnFinished(AnswerEnd /*end*/, int32_t /*stop_token_id*/, absl::Time /*now*/) override {
     is_over_ = true;

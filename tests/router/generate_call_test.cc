@@ -63,18 +63,18 @@ class GenerateCallTest : public testing::Test {
 TEST_F(GenerateCallTest, FullStaysFullUntilHalfIsRead) {
   const auto call = BeginCall();
   for (int32_t first = 0; first < 240; first += 60) {  // messages of a quarter of a megabyte
-    EXPECT_TRUE(call->OnPromptTokens(first, Tokens(60)));
+    EXPECT_EQ(call->OnPromptTokens(first, Tokens(60)), SinkState::kTakesMore);
   }
-  EXPECT_FALSE(call->OnPromptTokens(240, Tokens(60)));
+  EXPECT_EQ(call->OnPromptTokens(240, Tokens(60)), SinkState::kIsFull);
   call->OnWriteDone(true);  // of the first message, which says how long the prompt is
-  bool takes_more = call->OnTokens(Tokens(1), clock_.Now());
-  EXPECT_FALSE(takes_more);
+  SinkState state = call->OnTokens(Tokens(1), clock_.Now());
+  EXPECT_EQ(state, SinkState::kIsFull);
   int num_writes = 0;
-  for (; !takes_more && num_writes < 100; ++num_writes) {
+  for (; state == SinkState::kIsFull && num_writes < 100; ++num_writes) {
     call->OnWriteDone(true);
-    takes_more = call->OnTokens(Tokens(1), clock_.Now());
+    state = call->OnTokens(Tokens(1), clock_.Now());
   }
-  EXPECT_TRUE(takes_more);
+  EXPECT_EQ(state, SinkState::kTakesMore);
   EXPECT_GT(num_writes, 1);
   call->OnCancel();
   call->OnDone();

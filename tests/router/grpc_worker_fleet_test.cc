@@ -11,13 +11,13 @@ namespace {
 class EndSink final : public SequenceSink {
  public:
   void OnStarted(absl::Time /*now*/) override {}
-  bool OnPromptTokens(int32_t /*first_index*/, std::vector<AnswerToken> /*tokens*/) override {
-    return true;
+  SinkState OnPromptTokens(int32_t /*first_index*/, std::vector<AnswerToken> /*tokens*/) override {
+    return SinkState::kTakesMore;
   }
-  bool OnTokens(std::vector<AnswerToken> tokens, absl::Time /*now*/) override {
+  SinkState OnTokens(std::vector<AnswerToken> tokens, absl::Time /*now*/) override {
     MutexLock lock(&mutex_);
     for (const AnswerToken& token : tokens) ids_.push_back(token.id);
-    return true;
+    return SinkState::kTakesMore;
   }
   void OnFinished(AnswerEnd /*end*/, int32_t /*stop_token_id*/, absl::Time /*now*/) override {
     MutexLock lock(&mutex_);

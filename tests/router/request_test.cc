@@ -174,8 +174,6 @@ TEST(RequestTest, ValidButMissingFeaturesAreUnimplemented) {
       {"sampling.sample_count", "sampling { sample_count: 2 }"},
       {"sampling.logit_bias", "sampling { logit_bias { key: 1 value: 0 } }"},
       {"stopping.min_new_tokens", "stopping { min_new_tokens: 1 }"},
-      {"stopping.stop_strings", "stopping { stop_strings: 'x' }"},
-      {"stopping.include_stop_text", "stopping { include_stop_text: true }"},
       {"priority", "priority: 1"},
       {"session_id", "session_id: 's'"},
       {"generated_prompt_token_count", "generated_prompt_token_count: 1"},
@@ -212,7 +210,8 @@ TEST(RequestTest, ReadsEveryField) {
   const GenerationRequest read = ReadRequest(
       FromText("text: 'a' request_id: 'r' sampling { temperature: 0.5 top_p: 0.25 top_k: 7 min_p: "
                "0.125 seed: 9 } stopping { max_new_tokens: 11 stop_token_ids: 30 stop_token_ids: "
-               "20 stop_token_ids: 30 } output { candidate_count: 4 prompt_logprobs: true "
+               "20 stop_token_ids: 30 stop_strings: 'b' stop_strings: 'a' include_stop_text: true "
+               "} output { candidate_count: 4 prompt_logprobs: true "
                "prompt_token_ids: true } queue_timeout { seconds: 2 nanos: 500000000 }"),
       {25});
   EXPECT_EQ(read.request_id, "r");
@@ -224,6 +223,8 @@ TEST(RequestTest, ReadsEveryField) {
   EXPECT_EQ(read.max_new_tokens, 11);
   EXPECT_THAT(read.stop_token_ids, ElementsAre(20, 25, 30));
   EXPECT_THAT(read.eos_token_ids, ElementsAre(25));
+  EXPECT_THAT(read.stop_strings, ElementsAre("b", "a"));
+  EXPECT_TRUE(read.include_stop_text);
   EXPECT_EQ(read.candidate_count, 4);
   EXPECT_TRUE(read.prompt_logprobs);
   EXPECT_TRUE(read.prompt_token_ids);
@@ -259,6 +260,12 @@ TEST(ParseTest, TextThatIsNoUtf8NamesItsField) {
   v1::GenerateRequest read;
   const absl::Status status = ParseRequest(Bytes(wire), &read);
   EXPECT_EQ(DetailsOf(status).field_violations(0).field(), "chat.messages[1].tool_calls[0].name");
+
+  request = FromText("text: 'a' stopping { stop_strings: 'x' stop_strings: 'CCCC' }");
+  wire = request.SerializeAsString();
+  wire.replace(wire.find("CCCC"), 4, "a\xE2\x82z");
+  EXPECT_EQ(DetailsOf(ParseRequest(Bytes(wire), &read)).field_violations(0).field(),
+            "stopping.stop_strings[1]");
 
   request = FromText("request_id: 'i' text: 'BBBB' stopping { stop_strings: 'x' }");
   wire = request.SerializeAsString();

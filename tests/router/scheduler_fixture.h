@@ -19,14 +19,14 @@ namespace m1 {
 class RecordingSink final : public SequenceSink {
  public:
   void OnStarted(absl::Time /*now*/) override { ++num_started; }
-  bool OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) override {
+  SinkState OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) override {
     EXPECT_EQ(first_index, static_cast<int32_t>(prompt_ids.size()));
     for (const AnswerToken& token : tokens) prompt_ids.push_back(token.id);
-    return takes_more;
+    return state;
   }
-  bool OnTokens(std::vector<AnswerToken> tokens, absl::Time /*now*/) override {
+  SinkState OnTokens(std::vector<AnswerToken> tokens, absl::Time /*now*/) override {
     for (const AnswerToken& token : tokens) ids.push_back(token.id);
-    return takes_more;
+    return state;
   }
   void OnFinished(AnswerEnd how, int32_t /*stop_token_id*/, absl::Time /*now*/) override {
     EXPECT_FALSE(end || error);
@@ -37,7 +37,7 @@ class RecordingSink final : public SequenceSink {
     error = status;
   }
 
-  bool takes_more = true;
+  SinkState state = SinkState::kTakesMore;  // what it answers
   int num_started = 0;
   std::vector<int32_t> prompt_ids;
   std::vector<int32_t> ids;

@@ -35,14 +35,14 @@ TEST_F(SchedulerTest, SlowReaderIsParkedAndGoesOnLater) {
   Make(1);
   Welcome(0);
   const int64_t id = Submit(1, 10);
-  sinks_[0]->takes_more = false;
+  sinks_[0]->state = SinkState::kIsFull;
   scheduler_->OnStep(0, Tokens(1, {5}, Plenty()), now_);
   EXPECT_THAT(commands_.cancels, ElementsAre(std::make_pair(0, 1)));
   EXPECT_EQ(scheduler_->worker(0).running.size(), 0U);
   EXPECT_EQ(scheduler_->num_queued(), 0U);
   EXPECT_EQ(scheduler_->num_in_flight(), 1U);
 
-  sinks_[0]->takes_more = true;
+  sinks_[0]->state = SinkState::kTakesMore;
   scheduler_->Resume(id, now_);
   ASSERT_EQ(commands_.starts.size(), 2U);
   EXPECT_THAT(commands_.starts[1].second.token_ids, ElementsAre(1, 5));
@@ -50,11 +50,42 @@ TEST_F(SchedulerTest, SlowReaderIsParkedAndGoesOnLater) {
   EXPECT_THAT(sinks_[0]->ids, ElementsAre(5, 6));
 }
 
+TEST_F(SchedulerTest, CompleteAnswerIsFinishedAndFreedOnTheWorker) {
+  Make(1);
+  Welcome(0);
+  Submit(1, 10);
+  sinks_[0]->state = SinkState::kIsComplete;
+  scheduler_->OnStep(0, Tokens(1, {5, 6}, Plenty()), now_);
+  EXPECT_EQ(sinks_[0]->end, AnswerEnd::kStopString);
+  EXPECT_THAT(commands_.cancels, ElementsAre(std::make_pair(0, 1)));
+  EXPECT_EQ(scheduler_->num_in_flight(), 0U);
+  EXPECT_EQ(scheduler_->worker(0).outstanding_tokens, 0);
+  scheduler_->OnStep(0, Tokens(1, {7}, Plenty()), now_);  // on the way before the cancel came
+  EXPECT_EQ(sinks_[0]->ids.size(), 2U);
+}
+
+// A worker's own end, or error, of the same step comes too late.
+TEST_F(SchedulerTest, CompleteAnswerHasNoOtherEnd) {
+  Make(1);
+  Welcome(0);
+  Submit(1, 2);
+  Submit(1, 9);
+  for (const auto& sink : sinks_) sink->state = SinkState::kIsComplete;
+  WorkerEvents events = Tokens(1, {5, 6}, Plenty());
+  events.tokens.push_back(Tokens(2, {5}, Plenty()).tokens[0]);
+  events.finished.push_back(Finished(1, AnswerEnd::kLength));
+  events.finished.push_back(Finished(2, AnswerEnd::kError));
+  scheduler_->OnStep(0, events, now_);
+  EXPECT_EQ(sinks_[0]->end, AnswerEnd::kStopString);
+  EXPECT_EQ(sinks_[1]->end, AnswerEnd::kStopString);
+  EXPECT_FALSE(sinks_[1]->error);
+}
+
 TEST_F(SchedulerTest, EndInTheStepThatFilledTheReaderIsDelivered) {
   Make(1);
   Welcome(0);
   Submit(1, 10);
-  sinks_[0]->takes_more = false;
+  sinks_[0]->state = SinkState::kIsFull;
   WorkerEvents events = Tokens(1, {5}, Plenty());
   events.finished.push_back(Finished(1, AnswerEnd::kRepetition));
   scheduler_->OnStep(0, events, now_);
