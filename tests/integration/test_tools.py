@@ -6,7 +6,7 @@ import pytest
 
 from client import Client
 from cluster import Cluster
-from test_embedded_model import chat_request
+from held_out import chat_request, read_rows
 
 MODEL = "models/tiny"
 
@@ -20,8 +20,13 @@ def client(stubs):
 
 
 def rows(task):
-    with open(f"{MODEL}/eval.jsonl", encoding="utf-8") as file:
-        return [row for row in map(json.loads, file) if row["task"] == task]
+    found = [row for row in read_rows(f"{MODEL}/eval.jsonl") if row["task"] == task and row["correct"]]
+    assert found
+    return found
+
+
+def as_request(client, row):
+    return chat_request(client, row, len(row["output_ids"]))
 
 
 def recorded_calls(row):
@@ -31,11 +36,9 @@ def recorded_calls(row):
 
 
 def test_every_recorded_call_arrives_before_its_block_ends(client):
-    questions = rows("tool_call")
-    assert questions
-    for row in questions:
+    for row in rows("tool_call"):
         calls, shown, ids_at_call, num_ids, finish = [], "", [], 0, None
-        for response in client.inference.Generate(chat_request(client, row), timeout=60):
+        for response in client.inference.Generate(as_request(client, row), timeout=60):
             num_ids += len(response.delta.tokens)
             if response.delta.channel != client.pb.CHANNEL_REASONING:
                 shown += response.delta.text
@@ -56,7 +59,7 @@ def test_every_recorded_call_arrives_before_its_block_ends(client):
 def test_round_trip_with_structured_calls(client):
     """Assistant calls given as ToolCall are the prompt that their text is; the answer uses the tool's result."""
     for row in rows("tool_answer"):
-        request = chat_request(client, row)
+        request = as_request(client, row)
         by_text = client.inference.Tokenize(client.pb.TokenizeRequest(chat=request.chat)).ids
         for message in request.chat.messages:
             if message.role == client.pb.ROLE_ASSISTANT and "<tool_calls>" in message.text:
