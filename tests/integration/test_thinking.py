@@ -157,6 +157,17 @@ def test_limits_hold_during_the_closing_text(client):
     assert stopped.ids[-3:] != fed[-3:] and stopped.ids[-1] == fed[-2]
     assert stopped.finish.reason == client.pb.FINISH_REASON_STOP
     assert stopped.finish.stop_token_id == fed[-2]
+    scored = client.send(client.request(chat=[("user", QUESTIONS[0])], max_new_tokens=0, budget_tokens=0))
+    assert scored.ids == [] and scored.finish.reason == client.pb.FINISH_REASON_LENGTH
+
+
+def test_stop_strings_see_the_closing_text(client):
+    closing = "\nThat is enough.\n</think>\n\n"
+    answer = client.send(ask(client, QUESTIONS[0], 8, closing_text=closing, stop_strings=["enough"]))
+    whole = expect(client, QUESTIONS[0], 8, closing)
+    assert answer.ids == whole.ids[:len(answer.ids)] and len(answer.ids) < whole.num_kept + whole.num_fed
+    assert answer.reasoning.endswith("\nThat is ")
+    assert answer.finish.stop_string == "enough"
 
 
 def test_token_prompts_have_budgets_too(client):
