@@ -521,6 +521,20 @@ TEST_F(EngineTest, ALossDuringAStepIsTold) {
   });
 }
 
+// What it holds is freed when the step ends, before another one starts.
+TEST_F(EngineTest, ACancelDuringAStepIsHandledRightAfterIt) {
+  Create();
+  faults_.block_combine = true;
+  Submit(Greedy(1, 5));
+  while (!faults_.is_blocked) absl::SleepFor(absl::Milliseconds(1));
+  Submit(CancelSequence{.sequence_id = 1});
+  faults_.block_combine = false;
+  sink_->WaitForFinished(1);
+  EXPECT_EQ(sink_->finished()[0].end, SequenceEnd::kCancelled);
+  WaitUntilUnused();
+  EXPECT_EQ(model_->stats().step_count, 1);
+}
+
 TEST_F(EngineTest, SamplingOutOfRangeIsRefused) {
   Create();
   SequenceStart min_p = Greedy(1, 5);
