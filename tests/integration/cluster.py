@@ -20,6 +20,7 @@ import grpc
 BIN = os.environ.get("M1_BIN", "build/release/bin")
 START_SECONDS = 60
 MESSAGE_BYTES = 64 << 20
+TINY_BLOCK_BYTES = 64 * 2 * 32 * 2  # of models/tiny, whose one layer keeps 64 tokens' keys and values of 32 bf16 numbers
 
 
 class Process:
@@ -193,3 +194,21 @@ def wait_until(condition, seconds=START_SECONDS, what="condition"):
 
 def wait_serving(address, seconds=START_SECONDS):
     wait_until(lambda: is_serving(address), seconds, f"{address} SERVING")
+
+
+def kill_busy_workers(cluster, client, clients, turns=3):
+    """Kills an attention worker that has work and starts it again, in turn, while the thread `clients` runs. Says how
+    many sequences each had."""
+    killed_with = []
+    for turn in range(turns):
+        victim = cluster.attention[turn % len(cluster.attention)]
+
+        def held():
+            workers = client.load().workers
+            return next((worker.sequence_count for worker in workers if worker.address == victim.address), 0)
+
+        wait_until(lambda: held() > 5 or not clients.is_alive(), 60, f"{victim.address} has work")
+        killed_with.append(held())
+        victim.kill()
+        victim.start()
+    return killed_with

@@ -1,14 +1,16 @@
 """What ends an answer: stop strings, stop ids, EOS, length, the end of the context, repetition."""
 
 import codecs
+import dataclasses
 import json
 import math
 import random
+import threading
 
 import pytest
 
 from client import Client
-from cluster import Cluster, wait_until
+from cluster import TINY_BLOCK_BYTES, Cluster, kill_busy_workers, wait_until
 from test_client import run_m1
 
 MODEL = "models/tiny"
@@ -133,19 +135,50 @@ def with_stop_strings(plain_answers, requests):
     return stopped
 
 
-def test_stop_strings_of_any_kind_alone_and_together(client):
+@dataclasses.dataclass
+class Mixed:
+    """Requests without stop strings, the same with them, and the answers to both, each sent alone."""
+    plain: list
+    requests: list
+    answers: list
+
+    @property
+    def keys(self):
+        return [answer.key() for answer in self.answers]
+
+
+@pytest.fixture(scope="module")
+def mixed(cluster):
     numbers = random.Random(3)
-    requests = [
-        client.request(ids=[numbers.randrange(VOCABULARY) for _ in range(1 + 7 * index)], max_new_tokens=60,
-                       ignore_eos=True, temperature=(0, 1.3)[index % 2], seed=index) for index in range(40)
-    ]
-    plain = client.send_all(requests)
-    stopped = with_stop_strings(plain, requests)
-    alone = [client.send(request) for request in stopped]
-    num_stopped = sum(check(client, *case) for case in zip(plain, stopped, alone))
+    with Client(cluster.target) as client:
+        requests = [
+            client.request(ids=[numbers.randrange(VOCABULARY) for _ in range(1 + 7 * index)], max_new_tokens=60,
+                           ignore_eos=True, temperature=(0, 1.3)[index % 2], seed=index) for index in range(40)
+        ]
+        plain = [client.send(request) for request in requests]
+        stopped = with_stop_strings(plain, requests)
+        return Mixed(plain, stopped, [client.send(request) for request in stopped])
+
+
+def test_stop_strings_of_any_kind(client, mixed):
+    num_stopped = sum(check(client, *case) for case in zip(mixed.plain, mixed.requests, mixed.answers))
     assert num_stopped >= 35
-    together = client.send_all(stopped)
-    assert [answer.key() for answer in together] == [answer.key() for answer in alone]
+
+
+def test_stop_strings_in_a_batch(client, mixed):
+    assert [answer.key() for answer in client.send_all(mixed.requests)] == mixed.keys
+
+
+def test_stop_strings_survive_killed_workers(mixed, stubs):
+    with Cluster(MODEL, inproc=True, attention_workers=2) as other, Client(other.target) as client:
+        answers = []
+        clients = threading.Thread(target=lambda: answers.extend(client.send_all(mixed.requests * 4)))
+        clients.start()
+        killed_with = kill_busy_workers(other, client, clients)
+        clients.join()
+    print(f"\nworkers were killed with {killed_with} sequences")
+    assert max(killed_with) > 5
+    assert [answer.key() for answer in answers] == mixed.keys * 4
 
 
 def test_a_match_frees_the_sequence(client):
@@ -220,25 +253,47 @@ def end_by_repetition(logprobs, max_run, probability):
     return None
 
 
-def test_a_run_of_near_certain_tokens_ends(stubs):
-    def answers(client):
-        requests = [client.request(chat=[("user", f"{100 + 37 * i} + {900 - 41 * i}")], ignore_eos=True, seed=i,
-                                   temperature=(0, 2, 2, 3)[i % 4], top_p=1, max_new_tokens=80) for i in range(24)]
-        return client.send_all(requests)
+REPETITION = {"run": 12, "probability": 0.9}
 
-    with Cluster(MODEL, inproc=True, router_flags=["--repetition_run_tokens=0"]) as cluster:
-        with Client(cluster.target) as client:
-            plain = answers(client)
-    with Cluster(MODEL, expert_workers=2, attention_workers=2,
-                 router_flags=["--repetition_run_tokens=12", "--repetition_probability=0.9"]) as cluster:
-        with Client(cluster.target) as client:
-            ended = answers(client)
-    num_ended = 0
-    for without, answer in zip(plain, ended):
-        count = end_by_repetition(without.logprobs, 12, 0.9)
-        assert answer.ids == without.ids[:count] and answer.logprobs == without.logprobs[:count]
+
+def repeating_requests(client):
+    return [client.request(chat=[("user", f"{100 + 37 * i} + {900 - 41 * i}")], ignore_eos=True, seed=i, top_p=1,
+                           temperature=(0, 2, 3, 3)[i % 4], max_new_tokens=160) for i in range(24)]
+
+
+@pytest.fixture(scope="module")
+def repeating(stubs):
+    """Answers without the rule, and how many tokens of each the rule leaves."""
+    with Cluster(MODEL, inproc=True, router_flags=["--repetition_run_tokens=0"]) as other:
+        with Client(other.target) as client:
+            plain = client.send_all(repeating_requests(client))
+    counts = [end_by_repetition(answer.logprobs, REPETITION["run"], REPETITION["probability"]) for answer in plain]
+    assert len(set(counts)) >= 4 and sum(count is not None for count in counts) >= 5
+    return plain, counts
+
+
+REPETITION_FLAGS = [f"--repetition_run_tokens={REPETITION['run']}",
+                    f"--repetition_probability={REPETITION['probability']}"]
+
+
+def check_repetition(client, answers, repeating):
+    for answer, plain, count in zip(answers, *repeating):
+        assert answer.ids == plain.ids[:count] and answer.logprobs == plain.logprobs[:count]
         reason = "FINISH_REASON_LENGTH" if count is None else "FINISH_REASON_REPETITION"
         assert answer.finish.reason == client.pb.FinishReason.Value(reason)
-        num_ended += count is not None
-    assert num_ended >= 5
-    assert len({len(answer.ids) for answer in ended}) >= 4
+
+
+def test_a_run_of_near_certain_tokens_ends(repeating):
+    with Cluster(MODEL, expert_workers=2, router_flags=REPETITION_FLAGS) as other, Client(other.target) as client:
+        check_repetition(client, client.send_all(repeating_requests(client)), repeating)
+
+
+def test_runs_go_on_after_preemption(repeating):
+    """Blocks for two sequences at most: others are dropped in the midst of their runs."""
+    flags = ["--max_sequences=16", f"--kv_bytes={6 * TINY_BLOCK_BYTES}", "--max_context_tokens=256"]
+    with Cluster(MODEL, inproc=True, attention_flags=flags, router_flags=REPETITION_FLAGS) as other:
+        with Client(other.target) as client:
+            check_repetition(client, client.send_all(repeating_requests(client)), repeating)
+            worker = client.topology().attention_workers[0].description
+    print(f"\n{worker.preemption_count} sequences were dropped and replayed")
+    assert worker.preemption_count > 0

@@ -11,14 +11,13 @@ import threading
 import pytest
 
 from client import Client
-from cluster import Cluster, wait_until
+from cluster import TINY_BLOCK_BYTES, Cluster, kill_busy_workers
 
 MODEL = "models/tiny"
 QUESTIONS = ("764 + 621", "305 - 118", "9+882")
 BUDGETS = (0, 1, 8, 16, 32, 1000)
 CLOSING = "\n</think>\n\n"
 MAX_NEW_TOKENS = 120
-BLOCK_BYTES = 64 * 2 * 32 * 2  # one layer's keys and values: tokens, both, head size, bytes
 
 
 @pytest.fixture(scope="module")
@@ -224,18 +223,7 @@ def test_budgets_survive_a_killed_worker(alone):
         answers = []
         clients = threading.Thread(target=lambda: answers.extend(client.send_all(mixed_requests(client) * 3)))
         clients.start()
-        killed_with = []
-        for turn in range(3):
-            victim = other.attention[turn % 2]
-            address = victim.address
-
-            def held():
-                return next((worker.sequence_count for worker in client.load().workers if worker.address == address), 0)
-
-            wait_until(lambda: held() > 5 or not clients.is_alive(), 60, f"{address} has work")
-            killed_with.append(held())
-            victim.kill()
-            victim.start()
+        killed_with = kill_busy_workers(other, client, clients)
         clients.join()
     print(f"\nworkers were killed with {killed_with} sequences")
     assert max(killed_with) > 5
@@ -244,7 +232,7 @@ def test_budgets_survive_a_killed_worker(alone):
 
 def test_budgets_survive_preemption(alone):
     """Twelve blocks of 64 tokens: sequences are dropped and replayed at any time."""
-    flags = ["--max_sequences=16", f"--kv_bytes={12 * BLOCK_BYTES}", "--max_step_tokens=5", "--max_context_tokens=512"]
+    flags = ["--max_sequences=16", f"--kv_bytes={12 * TINY_BLOCK_BYTES}", "--max_step_tokens=5", "--max_context_tokens=512"]
     with Cluster(MODEL, inproc=True, attention_flags=flags) as other, Client(other.target) as client:
         answers = client.send_all(mixed_requests(client))
         worker = client.topology().attention_workers[0].description
