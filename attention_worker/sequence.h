@@ -9,6 +9,8 @@
 
 #include "absl/status/status.h"
 
+#include "common/kernels/sampling.h"
+
 namespace m1 {
 
 struct SamplingParams {
@@ -40,18 +42,6 @@ struct SequenceStart {
   bool IsStopToken(int32_t id) const {
     return std::find(stop_token_ids.begin(), stop_token_ids.end(), id) != stop_token_ids.end();
   }
-};
-
-struct TokenCandidate {
-  int32_t id = 0;
-  float logprob = 0.0F;
-};
-
-struct TokenScore {
-  int32_t id = 0;
-  float logprob = 0.0F;
-  int32_t rank = 0;  // from 1; 0: unknown
-  std::vector<TokenCandidate> candidates = {};
 };
 
 // Scores of consecutive tokens of one sequence. first_index counts from the first prompt token.

@@ -28,6 +28,8 @@
 
 #include "absl/status/status.h"
 
+#include "common/kernels/operands.h"
+#include "common/kernels/sampling.h"
 #include "common/tensor/device.h"
 #include "common/tensor/tensor_view.h"
 
@@ -35,54 +37,6 @@ namespace m1 {
 
 // Bumped whenever any bit of any result changes.
 inline constexpr int32_t kNumericsRevision = 1;
-
-// Lightning attention folds its state at absolute positions that are multiples of this.
-inline constexpr int64_t kLightningChunk = 32;
-// Tokens of a KV block, and keys of one step of the online softmax.
-inline constexpr int64_t kKvBlockTokens = 64;
-// Keys that are reduced from scratch before results are merged in order.
-inline constexpr int64_t kSoftmaxSegmentKeys = 1024;
-
-enum class Epilogue : uint8_t { kNone, kSilu };
-
-// Rows [row_begin, row_begin + num_rows) of a step belong to one sequence and stand at positions
-// first_position, first_position + 1, ...
-struct SequenceRows {
-  int64_t row_begin = 0;
-  int64_t num_rows = 0;
-  int64_t first_position = 0;
-};
-
-// One lightning layer's memory of one sequence.
-struct LightningSequence {
-  SequenceRows rows;
-  TensorView state;   // fp32 [num_heads, head_dim of k, head_dim of v]; S at the last grid line
-  TensorView open_k;  // act [num_heads, kLightningChunk, head_dim]; rows since that line
-  TensorView open_v;  // act [num_heads, kLightningChunk, head_dim]
-};
-
-// One softmax layer's keys and values of one sequence: token p is in block block_table[p / 64], at
-// row p % 64.
-struct PagedSequence {
-  SequenceRows rows;
-  std::span<const int32_t> block_table;
-};
-
-// One softmax layer's pool.
-// Shape of both: act [num_blocks, num_kv_heads, kKvBlockTokens, head_dim].
-struct KvPool {
-  TensorView k;
-  TensorView v;
-};
-
-// Rows [row_begin, row_begin + num_rows) go through this expert.
-struct ExpertGroup {
-  int64_t row_begin = 0;
-  int64_t num_rows = 0;
-  ConstTensorView w1;  // [intermediate, hidden]
-  ConstTensorView w2;  // [hidden, intermediate]
-  ConstTensorView w3;  // [intermediate, hidden]
-};
 
 class KernelBackend {
  public:
@@ -191,6 +145,17 @@ class KernelBackend {
   // logits fp32 [rows, vocab]; temperatures fp32 [rows] (> 0); lse fp32 [rows].
   virtual absl::Status LogSumExp(ConstTensorView logits, ConstTensorView temperatures,
                                  TensorView lse) = 0;
+
+  // ids[i] is the token that draws[i] draws; sampling.h says which.  logits fp32 [rows, vocab],
+  // finite, and so are their quotients by the temperatures; changed while the call runs only.
+  // Errors: InvalidArgument for rows and ids that do not exist, for two draws from one row.
+  virtual absl::Status DrawTokens(TensorView logits, std::span<const TokenDraw> draws,
+                                  std::span<int32_t> ids) = 0;
+
+  // scores[i] is what sampling.h says of requests[i].  logits fp32 [rows, vocab], finite.
+  // Errors: InvalidArgument for rows and ids that do not exist.
+  virtual absl::Status ScoreTokens(ConstTensorView logits, std::span<const ScoreRequest> requests,
+                                   std::span<TokenScore> scores) = 0;
 };
 
 // The plain loops, one thread.

@@ -31,6 +31,12 @@ absl::Status ValidateSharedExpertMix(ConstTensorView moe, ConstTensorView shared
 absl::Status ValidateLogSumExp(ConstTensorView logits, ConstTensorView temperatures,
                                ConstTensorView lse);
 
+// validate_sampling.cc
+absl::Status ValidateDrawTokens(ConstTensorView logits, std::span<const TokenDraw> draws,
+                                std::span<const int32_t> ids);
+absl::Status ValidateScoreTokens(ConstTensorView logits, std::span<const ScoreRequest> requests,
+                                 std::span<const TokenScore> scores);
+
 // validate_attention.cc
 absl::Status ValidateRotary(ConstTensorView x, ConstTensorView cos, ConstTensorView sin,
                             ConstTensorView out);

@@ -46,6 +46,18 @@ inline void StoreStep(F32x16 a, T* to, PartialStep step) {
   StorePartial(a, to, step.n);
 }
 
+// The lanes that a step does not have become those of `absent`.
+inline F32x16 Padded(F32x16 a, WholeStep, F32x16) { return a; }
+inline F32x16 Padded(F32x16 a, PartialStep step, F32x16 absent) {
+  float lanes[16];
+  Store(absent, lanes);
+  StorePartial(a, lanes, step.n);
+  return Load(lanes);
+}
+// Bit j is set for the lanes that a step has.
+inline uint32_t LanesOf(WholeStep) { return 0xffffU; }
+inline uint32_t LanesOf(PartialStep step) { return (1U << step.n) - 1U; }
+
 // Calls f(i, step) for i = begin, begin + 16, ... below end.
 template <typename F>
 inline void ForSteps(Range range, F f) {

@@ -4,13 +4,17 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 
+#include "common/base/mutex.h"
 #include "common/kernels/backend.h"
+#include "common/kernels/cpu/row_sampler.h"
 #include "common/kernels/cpu/targets.h"
 #include "common/kernels/cpu/thread_pool.h"
 
@@ -56,6 +60,12 @@ class CpuKernelBackend final : public KernelBackend {
                                   std::span<const LightningSequence> sequences,
                                   TensorView out) override;
 
+  // backend_sampling.cc
+  absl::Status DrawTokens(TensorView logits, std::span<const TokenDraw> draws,
+                          std::span<int32_t> ids) override;
+  absl::Status ScoreTokens(ConstTensorView logits, std::span<const ScoreRequest> requests,
+                           std::span<TokenScore> scores) override;
+
  private:
   // Elements that a part of a pass over memory must have to pay for a thread: some microseconds.
   static constexpr int64_t kMinPassElements = 16 * 1024;
@@ -98,9 +108,16 @@ class CpuKernelBackend final : public KernelBackend {
   void RunProducts(void (*kernel)(const Args&, Range, Range),
                    std::span<const Product<Args>> products);
 
+  void RunSamplers(int64_t num_items, int64_t vocab,
+                   absl::FunctionRef<void(RowSampler&, size_t)> sample);
+  std::unique_ptr<RowSampler> TakeSampler();
+
   const CpuTarget& target_;
   const KernelTable& kernels_;
   ThreadPool pool_;
+  Mutex samplers_mutex_;
+  // At most one a thread; each keeps buffers of the size of the vocabulary.
+  std::vector<std::unique_ptr<RowSampler>> idle_samplers_ ABSL_GUARDED_BY(samplers_mutex_);
 };
 
 }  // namespace m1

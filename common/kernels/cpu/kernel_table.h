@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "common/kernels/cpu/kernel_args.h"
+#include "common/kernels/cpu/vocab_args.h"
 
 namespace m1 {
 
@@ -24,6 +25,21 @@ struct KernelTable {
   void (*combine_experts)(const CombineExpertsArgs& args, Range rows);
   void (*shared_expert_mix)(const SharedExpertMixArgs& args, Range rows);
   void (*log_sum_exp)(const LogSumExpArgs& args, Range rows);
+
+  // Passes over a row of the vocabulary, what row_sampler.h draws with. No NaN.
+  // maxima[b] is the largest of x[b * kMaximaBlock .. ) below n and the next block.
+  void (*block_maxima)(const float* x, int64_t n, float* maxima);
+  // Fills args.weights as sampling.h says and returns their sum.
+  double (*draw_weights)(const DrawWeightsArgs& args);
+  // Of the weights at or above `floor` > 0.
+  Tally (*tally_from)(const float* weights, int64_t n, float floor);
+  // Writes the indices i with low <= x[i] < high, ascending, and returns how many.
+  int64_t (*collect)(const float* x, int64_t n, float low, float high, int32_t* indices);
+  // What is below `floor` becomes 0.
+  void (*zero_below)(float* weights, int64_t n, float floor);
+  // Elements larger than x[index], and equal ones before it.
+  int64_t (*count_before)(const float* x, int64_t n, int64_t index);
+
   void (*rotary)(const RotaryArgs& args, Range rows);
   void (*append_kv)(const AppendKvArgs& args, Range parts);
   void (*softmax_attention)(const SoftmaxAttentionArgs& args, Range parts);

@@ -3,6 +3,7 @@
 
 #include "common/kernels/cpu/kernel_args.h"
 #include "common/kernels/cpu/simd.h"
+#include "common/kernels/cpu/vocab_args.h"
 
 namespace m1::M1_SIMD_NAMESPACE {
 
@@ -17,6 +18,12 @@ void TopKGate(const TopKGateArgs& args, Range rows);
 void CombineExperts(const CombineExpertsArgs& args, Range rows);
 void SharedExpertMix(const SharedExpertMixArgs& args, Range rows);
 void LogSumExp(const LogSumExpArgs& args, Range rows);
+void BlockMaxima(const float* x, int64_t n, float* maxima);
+double DrawWeights(const DrawWeightsArgs& args);
+Tally TallyFrom(const float* weights, int64_t n, float floor);
+int64_t Collect(const float* x, int64_t n, float low, float high, int32_t* indices);
+void ZeroBelow(float* weights, int64_t n, float floor);
+int64_t CountBefore(const float* x, int64_t n, int64_t index);
 void Rotary(const RotaryArgs& args, Range rows);
 void AppendKv(const AppendKvArgs& args, Range parts);
 void SoftmaxAttention(const SoftmaxAttentionArgs& args, Range parts);

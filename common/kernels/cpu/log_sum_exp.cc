@@ -5,15 +5,6 @@
 namespace m1::M1_SIMD_NAMESPACE {
 namespace {
 
-// The lanes that a step does not have count as `absent`.
-inline F32x16 Padded(F32x16 a, WholeStep, F32x16) { return a; }
-inline F32x16 Padded(F32x16 a, PartialStep step, F32x16 absent) {
-  float lanes[16];
-  Store(absent, lanes);
-  StorePartial(a, lanes, step.n);
-  return Load(lanes);
-}
-
 float LogSumExpOf(const float* logits, int64_t vocab, float temperature) {
   const F32x16 t = Set(temperature);
   F32x16 maxima = Negate(Infinity());

@@ -3,7 +3,9 @@
 // Every target gives the same bits. No standard library here, see kernel_args.h.
 //
 //   F32x16, I32x16, Mask16; Zero Set Load LoadPartial Store StorePartial (float or bf16 memory)
-//   Add Sub Mul Div Sqrt Fma  Less IsNan Select  BitsOf FromBits AddInt SubInt ShiftLeft ShiftRight
+//   Add Sub Mul Div Sqrt Fma  Less IsNan Select LaneBits
+//   BitsOf FromBits AddInt SubInt ShiftLeft ShiftRight
+//   F64x16: ZeroWide AddWide ReduceWide, for sums that are exact in double
 //   ReduceTree, ReduceTrees4 (the fixed tree), ReduceMax
 //   Bf16x32 (pairs of bf16 in lanes), LoadPairs LoadPairsPartial SetPairs EvenOnly
 //   Operand<X, W>::Type, Load32<Operand, T>, Dot: one step of 32 elements of the dot form

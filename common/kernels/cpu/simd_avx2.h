@@ -14,6 +14,9 @@ struct I32x16 {
   __m256i high;
 };
 using Mask16 = F32x16;  // all bits of a lane
+struct F64x16 {
+  __m256d quarters[4];
+};
 
 // 32 bf16 elements, widened: lane j of `odd` is element 2j + 1.
 struct Bf16x32 {
@@ -95,6 +98,29 @@ inline Mask16 IsNan(F32x16 a) {
 inline F32x16 Select(Mask16 mask, F32x16 yes, F32x16 no) {
   return {_mm256_blendv_ps(no.low, yes.low, mask.low),
           _mm256_blendv_ps(no.high, yes.high, mask.high)};
+}
+// Bit j is lane j's.
+inline uint32_t LaneBits(Mask16 mask) {
+  return static_cast<uint32_t>(_mm256_movemask_ps(mask.low)) |
+         static_cast<uint32_t>(_mm256_movemask_ps(mask.high)) << 8;
+}
+
+inline F64x16 ZeroWide() {
+  const __m256d zero = _mm256_setzero_pd();
+  return {{zero, zero, zero, zero}};
+}
+inline __m256d AddQuarter(__m256d sum, __m128 a) { return _mm256_add_pd(sum, _mm256_cvtps_pd(a)); }
+inline F64x16 AddWide(const F64x16& sum, F32x16 a) {
+  return {{AddQuarter(sum.quarters[0], _mm256_castps256_ps128(a.low)),
+           AddQuarter(sum.quarters[1], _mm256_extractf128_ps(a.low, 1)),
+           AddQuarter(sum.quarters[2], _mm256_castps256_ps128(a.high)),
+           AddQuarter(sum.quarters[3], _mm256_extractf128_ps(a.high, 1))}};
+}
+inline double ReduceWide(const F64x16& a) {
+  const __m256d sum = _mm256_add_pd(_mm256_add_pd(a.quarters[0], a.quarters[1]),
+                                    _mm256_add_pd(a.quarters[2], a.quarters[3]));
+  const __m128d by2 = _mm_add_pd(_mm256_castpd256_pd128(sum), _mm256_extractf128_pd(sum, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(by2, _mm_unpackhi_pd(by2, by2)));
 }
 
 inline I32x16 BitsOf(F32x16 a) { return {_mm256_castps_si256(a.low), _mm256_castps_si256(a.high)}; }

@@ -15,6 +15,10 @@ struct I32x16 {
 struct Mask16 {
   __mmask16 v;
 };
+struct F64x16 {
+  __m512d low;
+  __m512d high;
+};
 
 // Register tile of a product: rows of x by rows of w. Without the bf16 dot product a row of w takes
 // two registers.
@@ -77,6 +81,15 @@ inline Mask16 IsNan(F32x16 a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_
 inline F32x16 Select(Mask16 mask, F32x16 yes, F32x16 no) {
   return {_mm512_mask_blend_ps(mask.v, no.v, yes.v)};
 }
+// Bit j is lane j's.
+inline uint32_t LaneBits(Mask16 mask) { return mask.v; }
+
+inline F64x16 ZeroWide() { return {_mm512_setzero_pd(), _mm512_setzero_pd()}; }
+inline F64x16 AddWide(F64x16 sum, F32x16 a) {
+  return {_mm512_add_pd(sum.low, _mm512_cvtps_pd(_mm512_castps512_ps256(a.v))),
+          _mm512_add_pd(sum.high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(a.v, 1)))};
+}
+inline double ReduceWide(F64x16 a) { return _mm512_reduce_add_pd(_mm512_add_pd(a.low, a.high)); }
 
 inline I32x16 BitsOf(F32x16 a) { return {_mm512_castps_si512(a.v)}; }
 inline F32x16 FromBits(I32x16 a) { return {_mm512_castsi512_ps(a.v)}; }

@@ -9,6 +9,7 @@ using I32x16 = int32_t __attribute__((vector_size(64)));
 using U32x16 = uint32_t __attribute__((vector_size(64)));
 using U16x16 = uint16_t __attribute__((vector_size(32)));
 using Mask16 = I32x16;  // all bits of a lane
+using F64x16 = double __attribute__((vector_size(128)));
 
 // 32 bf16 elements, widened: lane j of `odd` is element 2j + 1.
 struct Bf16x32 {
@@ -89,6 +90,25 @@ inline Mask16 Less(const F32x16& a, const F32x16& b) { return a < b; }
 inline Mask16 IsNan(const F32x16& a) { return a != a; }
 inline F32x16 Select(const Mask16& mask, const F32x16& yes, const F32x16& no) {
   return BitsAs<F32x16>((BitsAs<I32x16>(yes) & mask) | (BitsAs<I32x16>(no) & ~mask));
+}
+// Bit j is lane j's.
+inline uint32_t LaneBits(const Mask16& mask) {
+  constexpr I32x16 kPlaces = {1,      1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
+                              1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+  const I32x16 places = mask & kPlaces;
+  int32_t bits = 0;
+  for (int j = 0; j < 16; ++j) bits |= places[j];
+  return static_cast<uint32_t>(bits);
+}
+
+inline F64x16 ZeroWide() { return F64x16{}; }
+inline F64x16 AddWide(const F64x16& sum, const F32x16& a) {
+  return sum + __builtin_convertvector(a, F64x16);
+}
+inline double ReduceWide(const F64x16& a) {
+  double sum = 0.0;
+  for (int j = 0; j < 16; ++j) sum += a[j];
+  return sum;
 }
 
 inline I32x16 BitsOf(const F32x16& a) { return BitsAs<I32x16>(a); }

@@ -6,6 +6,7 @@
 #include "common/kernels/exact_math.h"
 #include "common/kernels/reference/attention_ops.h"
 #include "common/kernels/reference/dense_ops.h"
+#include "common/kernels/reference/sampling_ops.h"
 #include "common/kernels/validate.h"
 
 namespace m1 {
@@ -134,6 +135,31 @@ class ReferenceBackend final : public KernelBackend {
     const ScopedFlushDenormals flush;
     ReferenceLogSumExp(logits, temperatures, lse);
     return absl::OkStatus();
+  }
+
+  absl::Status DrawTokens(TensorView logits, std::span<const TokenDraw> draws,
+                          std::span<int32_t> ids) override {
+    M1_RETURN_IF_ERROR(ValidateDrawTokens(logits, draws, ids));
+    const ScopedFlushDenormals flush;
+    for (size_t i = 0; i < draws.size(); ++i) {
+      ids[i] = ReferenceDrawToken(Row(logits, draws[i].row), draws[i]);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ScoreTokens(ConstTensorView logits, std::span<const ScoreRequest> requests,
+                           std::span<TokenScore> scores) override {
+    M1_RETURN_IF_ERROR(ValidateScoreTokens(logits, requests, scores));
+    const ScopedFlushDenormals flush;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      scores[i] = ReferenceScoreToken(Row(logits, requests[i].row), requests[i]);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  static std::span<const float> Row(ConstTensorView logits, int64_t row) {
+    return {logits.data_as<float>() + row * logits.dim(1), static_cast<size_t>(logits.dim(1))};
   }
 };
 

@@ -54,6 +54,32 @@ double MaxUlpError(float (*exact)(float), const std::function<double(double)>& w
 
 double Sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
+// Every float from 0 down to where the result is 0, on the best target. Sampling relies on it.
+TEST(ExactMathTest, ExpIsMonotone) {
+  const ScopedFlushDenormals flush;
+  const auto target = std::find_if(CpuTargets().begin(), CpuTargets().end(), CanRun);
+  const KernelTable& kernels = *target->kernels;
+  constexpr uint32_t kMinusZero = 0x80000000U;
+  const uint32_t end = std::bit_cast<uint32_t>(-90.0f);
+  // The portable exp takes minutes for all.
+  const uint32_t stride = target->name == std::string("portable") ? 37 : 1;
+  std::vector<float> x(1 << 14);
+  std::vector<float> y(x.size());
+  float last = 1.0f;
+  for (uint32_t bits = kMinusZero; bits < end;) {
+    for (float& value : x) {
+      value = std::bit_cast<float>(bits);
+      bits += stride;
+    }
+    kernels.exact_function(ExactFunction::kExp, x.data(), y.data(), static_cast<int64_t>(x.size()));
+    for (size_t i = 0; i < x.size(); ++i) {
+      ASSERT_LE(y[i], last) << x[i];
+      last = y[i];
+    }
+  }
+  EXPECT_EQ(last, 0.0f);
+}
+
 TEST(ExactMathTest, StaysWithinTheErrorsOfItsHeader) {
   const double exp_error = MaxUlpError(
       ExactExp, [](double x) { return std::exp(x); }, -87.3f, 88.7f);
