@@ -1,11 +1,9 @@
 #include "attention_worker/engine.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/strings/str_join.h"
 
-#include "attention_worker/sampler.h"
 #include "common/base/log.h"
 #include "common/kernels/exact_math.h"
 
@@ -141,13 +139,11 @@ bool Engine::RunStep() {
   if (!plan.rows.empty()) {
     std::vector<LogitPurpose> purposes;
     const StepBatch batch = MakeBatch(plan, purposes);
-    const absl::Status status = StepError(forward_->Run(
-        batch, [&](int64_t first, ConstTensorView logits, std::span<const float> lse) {
-          const auto vocab = static_cast<size_t>(logits.dim(1));
-          for (size_t i = 0; i < lse.size(); ++i) {
-            HandleRow(purposes[static_cast<size_t>(first) + i],
-                      {logits.data_as<float>() + i * vocab, vocab}, lse[i]);
-          }
+    const absl::Status status = StepError(
+        forward_->Run(batch, [&](int64_t first, TensorView logits, std::span<const float> lse) {
+          return HandleRows(std::span<const LogitPurpose>(purposes).subspan(
+                                static_cast<size_t>(first), lse.size()),
+                            logits, lse);
         }));
     FinishStep(plan, status);
   }
@@ -179,77 +175,17 @@ void Engine::AddLogitRows(Sequence& sequence, const SequenceRows& rows, StepBatc
     const int64_t predicted = rows.first_position + i + 1;
     bool wanted = false;
     if (predicted < num_prompt) {
-      wanted = sequence.start.prompt_logprobs && predicted >= sequence.next_prompt_index;
+      wanted = sequence.wants_prompt_token(predicted) || predicted >= sequence.first_counted_index;
     } else if (predicted < sequence.num_tokens()) {
       wanted = predicted >= sequence.next_generated_index;
     } else {
-      wanted = sequence.num_generated() < sequence.start.max_new_tokens;
+      wanted =
+          !sequence.end_when_scored && sequence.num_generated() < sequence.start.max_new_tokens;
     }
     if (!wanted) continue;
     purposes.push_back({&sequence, predicted});
     batch.logit_rows.push_back(static_cast<int32_t>(rows.row_begin + i));
-    batch.logit_temperatures.push_back(LogprobTemperature(sequence.start.sampling));
-  }
-}
-
-void Engine::HandleRow(const LogitPurpose& purpose, std::span<const float> logits, float lse) {
-  Sequence& sequence = *purpose.sequence;
-  const SamplingParams& sampling = sequence.start.sampling;
-  if (sequence.end) return;
-  if (!std::isfinite(lse)) {
-    sequence.end =
-        FailedSequence(sequence.key.sequence_id,
-                       absl::InternalError(absl::StrCat("the logits for token ",
-                                                        purpose.token_index, " are not finite")));
-    return;
-  }
-  if (purpose.token_index == sequence.num_tokens()) {
-    sequence.tokens.push_back(SampleToken(logits, lse, sampling, purpose.token_index));
-  }
-  const int32_t id = sequence.tokens[static_cast<size_t>(purpose.token_index)];
-  ReportToken(
-      sequence, purpose.token_index,
-      ScoreToken(logits, lse, LogprobTemperature(sampling), id, sequence.start.candidate_count));
-}
-
-void Engine::ReportToken(Sequence& sequence, int64_t token_index, TokenScore score) {
-  Client* client = FindClient(sequence.key.client_id);
-  if (client == nullptr) return;
-  const bool of_prompt = token_index < sequence.start.prompt_token_count;
-  std::vector<ScoredTokens>& lists =
-      of_prompt ? client->events.prompt_tokens : client->events.tokens;
-  const int64_t sequence_id = sequence.key.sequence_id;
-  const int32_t id = score.id;
-  const float logprob = score.logprob;
-  if (lists.empty() || lists.back().sequence_id != sequence_id) {
-    lists.push_back({.sequence_id = sequence_id, .first_index = token_index, .tokens = {}});
-  }
-  lists.back().tokens.push_back(std::move(score));
-  if (of_prompt) {
-    sequence.next_prompt_index = token_index + 1;
-    return;
-  }
-  sequence.next_generated_index = token_index + 1;
-  sequence.CountForRepetition(logprob);
-  // Of tokens that were fed, all but the last end the sequence by repetition only.
-  const bool is_newest = sequence.next_generated_index == sequence.num_tokens();
-  if (is_newest || sequence.repeats_too_long()) AfterToken(sequence, id);
-}
-
-void Engine::AfterToken(Sequence& sequence, int32_t token_id) {
-  const int64_t sequence_id = sequence.key.sequence_id;
-  if (sequence.start.IsStopToken(token_id)) {
-    sequence.end = FinishedSequence{.sequence_id = sequence_id,
-                                    .end = SequenceEnd::kStopToken,
-                                    .stop_token_id = token_id,
-                                    .status = absl::OkStatus()};
-  } else if (sequence.repeats_too_long()) {
-    sequence.end = FinishedSequence{.sequence_id = sequence_id, .end = SequenceEnd::kRepetition};
-  } else if (sequence.num_generated() >= sequence.start.max_new_tokens) {
-    sequence.end = FinishedSequence{.sequence_id = sequence_id, .end = SequenceEnd::kLength};
-  } else if (sequence.pause_at_generated_count > 0 &&
-             sequence.num_generated() >= sequence.pause_at_generated_count) {
-    sequence.phase = SequencePhase::kPaused;
+    batch.logit_temperatures.push_back(sequence.start.sampling.logprob_temperature());
   }
 }
 
@@ -259,8 +195,8 @@ void Engine::FinishStep(const StepPlan& plan, const absl::Status& status) {
     sequence.num_computed += planned.num_rows;
     if (!status.ok()) sequence.end = FailedSequence(sequence.key.sequence_id, status);
     if (!sequence.end && sequence.num_pending() == 0) {  // a prompt to be scored only
-      sequence.end =
-          FinishedSequence{.sequence_id = sequence.key.sequence_id, .end = SequenceEnd::kLength};
+      sequence.end = sequence.end_when_scored.value_or(
+          FinishedSequence{.sequence_id = sequence.key.sequence_id, .end = SequenceEnd::kLength});
     }
     if (sequence.end) {
       FinishedSequence end = *std::move(sequence.end);

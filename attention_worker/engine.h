@@ -111,6 +111,12 @@ class Engine {
     Sequence* sequence;
     int64_t token_index;  // the token that the row predicts
   };
+  // A row of logits that the sink was given.
+  struct ScoreRow {
+    const LogitPurpose* purpose;
+    int64_t row;
+    float lse;
+  };
 
   void Wake();
   void Loop();
@@ -130,11 +136,14 @@ class Engine {
   StepBatch MakeBatch(const StepPlan& plan, std::vector<LogitPurpose>& purposes) const;
   void AddLogitRows(Sequence& sequence, const SequenceRows& rows, StepBatch& batch,
                     std::vector<LogitPurpose>& purposes) const;
-  void HandleRow(const LogitPurpose& purpose, std::span<const float> logits, float lse);
+  // engine_sampling.cc
+  absl::Status HandleRows(std::span<const LogitPurpose> purposes, TensorView logits,
+                          std::span<const float> lse);
+  absl::Status DrawTokens(std::span<const ScoreRow> rows, TensorView logits);
+  absl::Status ScoreRows(std::span<const ScoreRow> rows, ConstTensorView logits);
   void ReportToken(Sequence& sequence, int64_t token_index, TokenScore score);
-  // After the newest generated token was reported: ends or pauses the sequence, or leaves it
-  // running.
-  void AfterToken(Sequence& sequence, int32_t token_id);
+  // After a generated token was reported: ends or pauses the sequence, or leaves it running.
+  void AfterToken(Sequence& sequence, int64_t token_index);
   void FinishStep(const StepPlan& plan, const absl::Status& status);
   void Finish(const SequenceKey& key, FinishedSequence finished);
 

@@ -4,6 +4,7 @@
 
 #include "attention_worker/engine.h"
 #include "common/base/log.h"
+#include "common/base/status_macros.h"
 
 namespace m1 {
 namespace {
@@ -14,6 +15,16 @@ absl::Status CheckTokenIds(std::span<const int32_t> ids, int32_t vocab_size) {
       return absl::InvalidArgumentError(
           absl::StrCat("token id ", id, " is outside a vocabulary of ", vocab_size));
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckVocabulary(const SequenceStart& start, int32_t vocab_size) {
+  M1_RETURN_IF_ERROR(CheckTokenIds(start.token_ids, vocab_size));
+  M1_RETURN_IF_ERROR(CheckTokenIds(start.fed_token_ids, vocab_size));
+  M1_RETURN_IF_ERROR(CheckTokenIds(start.stop_token_ids, vocab_size));
+  for (const auto& [id, bias] : start.sampling.logit_bias) {
+    M1_RETURN_IF_ERROR(CheckTokenIds({&id, 1}, vocab_size));
   }
   return absl::OkStatus();
 }
@@ -64,8 +75,7 @@ void Engine::HandleClient(int64_t client_id, Client& client, SequenceCommand& co
 void Engine::HandleStart(int64_t client_id, Client& client, SequenceStart start) {
   ++client.handled_start_count;
   const int64_t sequence_id = start.sequence_id;
-  absl::Status status = CheckTokenIds(start.token_ids, forward_->config().vocab_size);
-  if (status.ok()) status = CheckTokenIds(start.fed_token_ids, forward_->config().vocab_size);
+  absl::Status status = CheckVocabulary(start, forward_->config().vocab_size);
   if (status.ok()) status = policy_.Add({client_id, sequence_id}, std::move(start));
   if (!status.ok()) {
     client.events.finished.push_back(FailedSequence(sequence_id, std::move(status)));
@@ -81,11 +91,13 @@ void Engine::HandleStart(int64_t client_id, Client& client, SequenceStart start)
   sequence.Feed(sequence.start.fed_token_ids);
   // A resume point may lie behind the end that its last worker did not live to report.
   if (sequence.num_generated() > 0 && sequence.next_generated_index == sequence.num_tokens()) {
-    AfterToken(sequence, sequence.tokens.back());
+    AfterToken(sequence, sequence.num_tokens() - 1);
     if (sequence.phase == SequencePhase::kPaused) {
       client.events.paused_sequence_ids.push_back(sequence_id);
     }
-    if (sequence.end) {
+    if (sequence.end && sequence.next_prompt_index < sequence.start.prompt_token_count) {
+      sequence.end_when_scored = std::exchange(sequence.end, std::nullopt);
+    } else if (sequence.end) {
       FinishedSequence end = *std::move(sequence.end);
       Finish({client_id, sequence_id}, std::move(end));
     }

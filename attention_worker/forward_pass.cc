@@ -63,8 +63,8 @@ absl::Status ForwardPass::RunHead(const StepBatch& batch, LogitsSink sink) {
   for (int64_t first = 0; first < num_logit_rows; first += max_logit_rows_) {
     const int64_t count = std::min(max_logit_rows_, num_logit_rows - first);
     M1_RETURN_IF_ERROR(RunHeadRows(batch, first, count));
-    sink(first, workspace_.logits.view().Rows(0, count),
-         {workspace_.log_sum_exp.data_as<float>(), static_cast<size_t>(count)});
+    M1_RETURN_IF_ERROR(sink(first, workspace_.logits.view().Rows(0, count),
+                            {workspace_.log_sum_exp.data_as<float>(), static_cast<size_t>(count)}));
   }
   return absl::OkStatus();
 }

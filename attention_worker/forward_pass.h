@@ -22,9 +22,9 @@ struct ForwardOptions {
 };
 
 // Logits of batch.logit_rows[first], [first + 1], ...: fp32 [count, vocab], with their
-// log-sum-exps.
+// log-sum-exps. An error ends the step.
 using LogitsSink =
-    absl::FunctionRef<void(int64_t first, ConstTensorView logits, std::span<const float> lse)>;
+    absl::FunctionRef<absl::Status(int64_t first, TensorView logits, std::span<const float> lse)>;
 
 class ForwardPass {
  public:
@@ -39,6 +39,7 @@ class ForwardPass {
 
   // For a slot's next sequence.
   void ResetSlot(int32_t slot) { linear_state_.Reset(slot); }
+  KernelBackend* backend() const { return backend_; }
   LinearState& linear_state() { return linear_state_; }
   const ModelConfig& config() const { return config_; }
   void set_tap(ForwardTap* tap) { tap_ = tap; }

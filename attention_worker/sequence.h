@@ -19,14 +19,23 @@ struct SamplingParams {
   int32_t top_k = 0;  // 0: off
   float min_p = 0.0F;
   uint64_t seed = 0;
+  float repetition_penalty = 1.0F;  // 1: off
+  float presence_penalty = 0.0F;
+  float frequency_penalty = 0.0F;
+  std::vector<std::pair<int32_t, float>> logit_bias = {};  // of different ids
+
+  // Of the reported logprobs.
+  float logprob_temperature() const { return temperature > 0.0F ? temperature : 1.0F; }
 };
 
 struct SequenceStart {
   int64_t sequence_id = 0;
   std::vector<int32_t> token_ids;  // prompt, then what was generated before a resume
   int32_t prompt_token_count = 0;
+  int32_t generated_prompt_token_count = 0;  // the last of the prompt, which count as generated
   SamplingParams sampling;
   int32_t max_new_tokens = 0;
+  int32_t min_new_tokens = 0;
   std::vector<int32_t> stop_token_ids;
   int32_t max_repetition_run = 0;  // 0: any number
   double repetition_logprob = 0.0;
@@ -36,11 +45,15 @@ struct SequenceStart {
   int32_t priority = 0;
   int64_t arrival_order = 0;
   std::vector<int32_t> fed_token_ids;    // taken as if generated, before anything is
-  int32_t repetition_run = 0;
+  int32_t repetition_run = 0;            // up to the last of token_ids, those of the prompt aside
   int32_t pause_at_generated_count = 0;  // 0: never
 
   bool IsStopToken(int32_t id) const {
     return std::find(stop_token_ids.begin(), stop_token_ids.end(), id) != stop_token_ids.end();
+  }
+  // Where what counts as generated begins.
+  int32_t first_generated_index() const {
+    return prompt_token_count - generated_prompt_token_count;
   }
 };
 

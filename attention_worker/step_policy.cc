@@ -43,6 +43,22 @@ absl::Status CheckSampling(const SequenceStart& start) {
   if (!(sampling.min_p >= 0.0F && sampling.min_p <= 1.0F)) {
     return absl::InvalidArgumentError(absl::StrCat("min_p ", sampling.min_p, ", wanted 0 to 1"));
   }
+  if (!(sampling.repetition_penalty > 0.0F && sampling.repetition_penalty <= 10.0F)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("repetition_penalty ", sampling.repetition_penalty, ", wanted (0, 10]"));
+  }
+  if (!(std::abs(sampling.presence_penalty) <= 10.0F &&
+        std::abs(sampling.frequency_penalty) <= 10.0F)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("presence_penalty ", sampling.presence_penalty, ", frequency_penalty ",
+                     sampling.frequency_penalty, ", wanted -10 to 10"));
+  }
+  for (const auto& [id, bias] : sampling.logit_bias) {
+    if (!(std::abs(bias) <= 100.0F)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("logit_bias ", bias, " of token ", id, ", wanted -100 to 100"));
+    }
+  }
   if (sampling.top_k < 0) {
     return absl::InvalidArgumentError(absl::StrCat("top_k ", sampling.top_k, " is negative"));
   }
@@ -64,9 +80,15 @@ absl::Status CheckStart(const SequenceStart& start, const StepLimits& limits) {
     return absl::InvalidArgumentError(absl::StrCat("prompt_token_count ", start.prompt_token_count,
                                                    " of ", num_tokens, " tokens"));
   }
-  if (start.max_new_tokens < 0) {
+  if (start.generated_prompt_token_count < 0 || start.first_generated_index() < 1) {
     return absl::InvalidArgumentError(
-        absl::StrCat("max_new_tokens ", start.max_new_tokens, " is negative"));
+        absl::StrCat("generated_prompt_token_count ", start.generated_prompt_token_count,
+                     " of a prompt of ", start.prompt_token_count, " tokens"));
+  }
+  if (start.max_new_tokens < 0 || start.min_new_tokens < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("max_new_tokens ", start.max_new_tokens,
+                                                   " or min_new_tokens ", start.min_new_tokens,
+                                                   " is negative"));
   }
   if (start.max_repetition_run < 0 || start.repetition_run < 0 ||
       start.repetition_run > num_tokens || !std::isfinite(start.repetition_logprob)) {
@@ -75,7 +97,7 @@ absl::Status CheckStart(const SequenceStart& start, const StepLimits& limits) {
         ", repetition_logprob ", start.repetition_logprob, ", wanted counts and a finite number"));
   }
   const int64_t reach =
-      std::max(num_tokens, int64_t{start.prompt_token_count} + int64_t{start.max_new_tokens});
+      std::max(num_tokens, int64_t{start.first_generated_index()} + int64_t{start.max_new_tokens});
   if (reach > limits.max_context_tokens) {
     return absl::InvalidArgumentError(absl::StrCat("a sequence of up to ", reach,
                                                    " tokens exceeds the worker's context of ",
@@ -95,8 +117,16 @@ void Sequence::Feed(std::span<const int32_t> token_ids) {
   for (const int32_t id : token_ids) {
     if (num_generated() >= start.max_new_tokens) return;
     tokens.push_back(id);
-    if (start.IsStopToken(id)) return;
+    if (ends_at(num_tokens() - 1)) return;
   }
+}
+
+void Sequence::CountForRepetition(int64_t token_index, float logprob) {
+  if (token_index < first_counted_index) return;
+  const bool counts = static_cast<double>(logprob) > start.repetition_logprob;
+  repetition_run = counts ? repetition_run + 1 : 0;
+  // The resume point knows the run behind the prompt, which goes on from the prompt's.
+  if (token_index + 1 == start.prompt_token_count) repetition_run += start.repetition_run;
 }
 
 StepPolicy::StepPolicy(const StepLimits& limits)
@@ -116,7 +146,18 @@ absl::Status StepPolicy::Add(const SequenceKey& key, SequenceStart start) {
   sequence->next_generated_index = sequence->num_tokens();
   sequence->next_prompt_index =
       start.prompt_logprobs ? start.next_prompt_logprob_index : start.prompt_token_count;
-  sequence->repetition_run = start.repetition_run;
+  // A run that spans all that came after the prompt may have begun among its generated tokens.
+  const bool run_may_begin_in_prompt =
+      start.max_repetition_run > 0 &&
+      start.repetition_run == sequence->num_tokens() - start.prompt_token_count;
+  if (run_may_begin_in_prompt && start.generated_prompt_token_count > 0) {
+    sequence->first_counted_index =
+        start.prompt_token_count -
+        std::min(start.generated_prompt_token_count, start.max_repetition_run);
+  } else {
+    sequence->first_counted_index = start.prompt_token_count;
+    sequence->repetition_run = start.repetition_run;
+  }
   sequence->pause_at_generated_count = start.pause_at_generated_count;
   sequence->start = std::move(start);
   sequence->slot = Lease(&slots_);

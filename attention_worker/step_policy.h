@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "attention_worker/lease_pool.h"
+#include "attention_worker/logit_editor.h"
 #include "attention_worker/sequence.h"
 #include "common/kernels/backend.h"
 
@@ -52,27 +53,36 @@ struct Sequence {
   int64_t num_computed = 0;          // of them, in the memory of the layers
   int64_t next_generated_index = 0;  // first generated token that was not reported yet
   int64_t next_prompt_index = 0;     // first prompt token whose logprob was not reported yet
-  int32_t repetition_run = 0;        // reported tokens in a row that count for it
+  int64_t first_counted_index = 0;   // tokens from here on are counted in repetition_run
+  int32_t repetition_run = 0;        // of tokens in a row above the rule's logprob, the newest last
   int32_t pause_at_generated_count = 0;
   SequencePhase phase = SequencePhase::kWaiting;
   int64_t last_step = 0;                // in which it had rows
   std::optional<FinishedSequence> end;  // set while its step is still running
+  // Its resume point is its end, but its prompt is still to be scored.
+  std::optional<FinishedSequence> end_when_scored;
+  std::optional<LogitEditor> editor;  // from the first draw on
   Lease slot;
   Lease blocks;
 
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t num_pending() const { return num_tokens() - num_computed; }
-  int64_t num_generated() const { return num_tokens() - start.prompt_token_count; }
+  int64_t num_generated() const { return num_tokens() - start.first_generated_index(); }
   bool decodes() const { return num_computed > 0 && num_pending() == 1; }
   bool holds_memory() const { return slot.size() > 0; }
   int32_t state_slot() const { return slot.ids()[0]; }
-  // Takes tokens as if generated: up to the first stop token, and as many as may come.
+  // Takes tokens as if generated: up to the first that ends the answer, and as many as may come.
   void Feed(std::span<const int32_t> token_ids);
-  // The next reported token of the answer has this logprob.
-  void CountForRepetition(float logprob) {
-    const bool counts = static_cast<double>(logprob) > start.repetition_logprob;
-    repetition_run = counts ? repetition_run + 1 : 0;
+  bool wants_prompt_token(int64_t token_index) const {
+    return start.prompt_logprobs && token_index >= next_prompt_index;
   }
+  // Whether the token at this index is a stop token where such a one ends the answer.
+  bool ends_at(int64_t token_index) const {
+    return token_index >= start.first_generated_index() + int64_t{start.min_new_tokens} &&
+           start.IsStopToken(tokens[static_cast<size_t>(token_index)]);
+  }
+  // The token at this index, which follows the one of the last call, has this logprob.
+  void CountForRepetition(int64_t token_index, float logprob);
   bool repeats_too_long() const {
     return start.max_repetition_run > 0 && repetition_run >= start.max_repetition_run;
   }

@@ -31,6 +31,15 @@ AnswerBuilder::AnswerBuilder(const TokenPieces* pieces, AnswerOptions options)
       stops_(options_.stop_strings),
       parser_(options_.tools_enabled) {}
 
+void AnswerBuilder::GoOnAfter(std::span<const int32_t> ids) {
+  std::vector<AnswerToken> earlier;
+  for (const int32_t id : ids)
+    earlier.push_back({.id = id, .logprob = 0, .rank = 0, .candidates = {}});
+  Push(std::move(earlier));  // shown by that stream
+  num_earlier_tokens_ = num_tokens_;
+  num_earlier_reasoning_tokens_ = thought_.num_tokens();
+}
+
 std::vector<AnswerDelta> AnswerBuilder::Push(std::vector<AnswerToken> tokens) {
   AnswerDelta plain;
   ParsedOutput parsed;

@@ -12,6 +12,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -47,12 +48,15 @@ struct AnswerOptions {
   int32_t min_new_tokens = 0;      // so many tokens complete no stop string
 };
 
-// Not thread-safe. Order of calls: Push any number of times, Finish once.
+// Not thread-safe. Order of calls: GoOnAfter at most once, Push any number of times, Finish once.
 class AnswerBuilder {
  public:
   // `pieces` must outlive the builder.
   AnswerBuilder(const TokenPieces* pieces, AnswerOptions options);
 
+  // An earlier stream has answered with these already: what they began goes on, and they are not
+  // counted.
+  void GoOnAfter(std::span<const int32_t> ids);
   // The next generated tokens. Those behind a match are dropped.
   std::vector<AnswerDelta> Push(std::vector<AnswerToken> tokens);
   // The answer ends: what was held back.
@@ -61,9 +65,11 @@ class AnswerBuilder {
   // The stop string that ended the answer, if one did. The end itself may complete one: a character
   // that stays unfinished is shown then.
   const std::optional<std::string>& matched_stop_string() const { return stops_.matched(); }
-  int32_t num_tokens() const { return num_tokens_; }
+  int32_t num_tokens() const { return num_tokens_ - num_earlier_tokens_; }
   // Tokens of the thought; of answers that are not taken apart, too.
-  int32_t num_reasoning_tokens() const { return thought_.num_tokens(); }
+  int32_t num_reasoning_tokens() const {
+    return thought_.num_tokens() - num_earlier_reasoning_tokens_;
+  }
   int32_t num_tool_calls() const { return num_tool_calls_; }
 
  private:
@@ -105,6 +111,8 @@ class AnswerBuilder {
   int64_t num_told_bytes_ = 0;
   OutputChannel last_channel_ = OutputChannel::kContent;  // of the token given out last
   int32_t num_tokens_ = 0;
+  int32_t num_earlier_tokens_ = 0;  // of GoOnAfter
+  int32_t num_earlier_reasoning_tokens_ = 0;
   int32_t num_tool_calls_ = 0;
 };
 

@@ -55,7 +55,10 @@ void GenerateCall::Begin(GenerationRequest request) {
                                                    .tools_enabled = request.tools_enabled,
                                                    .stop_token_ids = request.stop_token_ids,
                                                    .stop_strings = request.stop_strings,
-                                                   .include_stop_text = request.include_stop_text});
+                                                   .include_stop_text = request.include_stop_text,
+                                                   .min_new_tokens = request.min_new_tokens});
+    answer_->GoOnAfter(std::span(request.prompt_ids)
+                           .last(static_cast<size_t>(request.generated_prompt_token_count)));
   }
   const absl::StatusOr<int64_t> id = Register(std::move(request));
   bool is_cancelled = false;

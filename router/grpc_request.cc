@@ -170,19 +170,9 @@ const char* PromptField(const v1::GenerateRequest& request) {
 }
 
 absl::Status CheckImplemented(const v1::GenerateRequest& request) {
-  const v1::Sampling& sampling = request.sampling();
-  if (sampling.has_repetition_penalty() && sampling.repetition_penalty() != 1.0F) {
-    return Missing("sampling.repetition_penalty");
-  }
-  if (sampling.presence_penalty() != 0.0F) return Missing("sampling.presence_penalty");
-  if (sampling.frequency_penalty() != 0.0F) return Missing("sampling.frequency_penalty");
-  if (sampling.sample_count() > 1) return Missing("sampling.sample_count");
-  if (sampling.logit_bias_size() > 0) return Missing("sampling.logit_bias");
-  const v1::Stopping& stopping = request.stopping();
-  if (stopping.min_new_tokens() > 0) return Missing("stopping.min_new_tokens");
+  if (request.sampling().sample_count() > 1) return Missing("sampling.sample_count");
   if (request.priority() != 0) return Missing("priority");
   if (request.has_session_id()) return Missing("session_id");
-  if (request.generated_prompt_token_count() != 0) return Missing("generated_prompt_token_count");
   return absl::OkStatus();
 }
 
@@ -197,6 +187,7 @@ GenerationRequest ReadRequest(const v1::GenerateRequest& request,
                               const std::vector<int32_t>& eos_token_ids) {
   GenerationRequest read;
   read.request_id = request.request_id();
+  read.generated_prompt_token_count = request.generated_prompt_token_count();
   read.is_chat = request.has_chat();
   read.tools_enabled = request.has_chat() && request.chat().tools_size() > 0;
 
@@ -206,9 +197,16 @@ GenerationRequest ReadRequest(const v1::GenerateRequest& request,
   read.sampling.top_k = sampling.top_k();
   read.sampling.min_p = sampling.min_p();
   read.sampling.seed = sampling.seed();
+  if (sampling.has_repetition_penalty()) {
+    read.sampling.repetition_penalty = sampling.repetition_penalty();
+  }
+  read.sampling.presence_penalty = sampling.presence_penalty();
+  read.sampling.frequency_penalty = sampling.frequency_penalty();
+  read.sampling.logit_bias.assign(sampling.logit_bias().begin(), sampling.logit_bias().end());
 
   const v1::Stopping& stopping = request.stopping();
   if (stopping.has_max_new_tokens()) read.max_new_tokens = stopping.max_new_tokens();
+  read.min_new_tokens = stopping.min_new_tokens();
   std::vector<int32_t>& stops = read.stop_token_ids;
   stops.assign(stopping.stop_token_ids().begin(), stopping.stop_token_ids().end());
   if (!stopping.ignore_eos()) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -14,11 +15,15 @@ namespace m1 {
 inline constexpr int32_t kDefaultMaxNewTokens = 40000;
 
 struct RequestSampling {
-  float temperature = 1.0F;  // 0: greedy
-  float top_p = 0.95F;       // 1: off
-  int32_t top_k = 0;         // 0: off
-  float min_p = 0.0F;        // 0: off
-  uint64_t seed = 0;         // the caller's, or drawn by the router
+  float temperature = 1.0F;                           // 0: greedy
+  float top_p = 0.95F;                                // 1: off
+  int32_t top_k = 0;                                  // 0: off
+  float min_p = 0.0F;                                 // 0: off
+  uint64_t seed = 0;                                  // the caller's, or drawn by the router
+  float repetition_penalty = 1.0F;                    // 1: off
+  float presence_penalty = 0.0F;                      // 0: off
+  float frequency_penalty = 0.0F;                     // 0: off
+  std::vector<std::pair<int32_t, float>> logit_bias;  // of different ids
 };
 
 // How long a thought may be.
@@ -39,10 +44,14 @@ struct RepetitionRule {
 struct GenerationRequest {
   std::string request_id;
   std::vector<int32_t> prompt_ids;  // at least one
-  bool is_chat = false;             // the answer is taken apart into channels
-  bool tools_enabled = false;       // chat with tools: tool calls are looked for
+  // The last of them that an earlier stream of this request generated: below the prompt's length.
+  int32_t generated_prompt_token_count = 0;
+  bool is_chat = false;        // the answer is taken apart into channels
+  bool tools_enabled = false;  // chat with tools: tool calls are looked for
   RequestSampling sampling;
+  // Both count generated_prompt_token_count in.
   int32_t max_new_tokens = kDefaultMaxNewTokens;  // not yet bounded by the context
+  int32_t min_new_tokens = 0;                     // no stop ends the answer before
   std::vector<int32_t> stop_token_ids;  // the caller's, then EOS unless ignored; sorted, unique
   std::vector<int32_t> eos_token_ids;   // those of stop_token_ids that are the model's own
   std::vector<std::string> stop_strings;

@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/base/status_macros.h"
+
 namespace m1 {
 namespace {
 
@@ -12,13 +14,22 @@ namespace {
 // what kills them.
 constexpr int kMaxLossesInARow = 4;
 
-int64_t RemainingTokens(const RoutedSequence& sequence) {
-  return sequence.num_tokens() + sequence.max_new_tokens -
-         static_cast<int64_t>(sequence.resume.emitted_ids.size());
+// Tokens that the sequence may reach; what a worker has to compute when it starts it.
+int64_t MaxTotalTokens(const RoutedSequence& sequence) {
+  return sequence.num_tokens() + std::max<int64_t>(0, sequence.num_remaining());
 }
 
-int64_t MaxTotalTokens(const RoutedSequence& sequence) {
-  return static_cast<int64_t>(sequence.request.prompt_ids.size()) + sequence.max_new_tokens;
+// What an earlier stream has generated counts into the budget.
+absl::Status RecordEarlierTokens(const GenerationRequest& request, ThinkingBudget* thinking) {
+  const size_t first =
+      request.prompt_ids.size() - static_cast<size_t>(request.generated_prompt_token_count);
+  for (size_t i = first; i < request.prompt_ids.size(); ++i) {
+    if (thinking->Record(request.prompt_ids[i])) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "generated_prompt_token_count is ", request.generated_prompt_token_count, ", but token ", i,
+        " of the prompt is not the one that thinking.closing_text brings"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -31,16 +42,19 @@ Scheduler::Scheduler(const SchedulerOptions& options, CommandSink* commands)
 
 absl::StatusOr<int64_t> Scheduler::Submit(GenerationRequest request,
                                           std::shared_ptr<SequenceSink> sink, absl::Time now) {
+  auto sequence = std::make_unique<RoutedSequence>();
+  if (request.thinking) {
+    sequence->thinking.emplace(*request.thinking, options_.pieces);
+    M1_RETURN_IF_ERROR(RecordEarlierTokens(request, &*sequence->thinking));
+  }
   const int64_t id = next_arrival_order_;
   if (!queue_.TryPush(id)) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the queue is full: ", queue_.capacity(), " requests are waiting"));
   }
   ++next_arrival_order_;
-  auto sequence = std::make_unique<RoutedSequence>();
   sequence->arrival_order = id;
   sequence->max_new_tokens = BoundAtArrival(request);
-  if (request.thinking) sequence->thinking.emplace(*request.thinking, options_.pieces);
   sequence->request = std::move(request);
   sequence->sink = std::move(sink);
   sequence->arrival_time = now;
@@ -235,7 +249,9 @@ int32_t Scheduler::BoundAtArrival(const GenerationRequest& request) const {
   int64_t bound = request.max_new_tokens;
   for (const WorkerState& worker : workers_) {
     const int64_t room = worker.limits.max_sequence_tokens() - num_tokens;
-    if (worker.is_connected && room > 0) bound = std::min(bound, room);
+    if (worker.is_connected && room > 0) {
+      bound = std::min(bound, room + request.generated_prompt_token_count);
+    }
   }
   return static_cast<int32_t>(bound);
 }
@@ -278,14 +294,14 @@ void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time n
     sequence->was_started = true;
     const int64_t room =
         std::max<int64_t>(0, worker.limits.max_sequence_tokens() - sequence->num_tokens());
-    sequence->max_new_tokens =
-        static_cast<int32_t>(std::min<int64_t>(sequence->max_new_tokens, room));
+    sequence->max_new_tokens = static_cast<int32_t>(
+        std::min<int64_t>(sequence->max_new_tokens, room + sequence->num_generated()));
     sequence->sink->OnStarted(now);
   }
   sequence->state = SequenceState::kRunning;
   sequence->worker_index = worker_index;
   sequence->worker_sequence_id = worker.next_sequence_id++;
-  sequence->outstanding_tokens = RemainingTokens(*sequence);
+  sequence->outstanding_tokens = MaxTotalTokens(*sequence);
   worker.outstanding_tokens += sequence->outstanding_tokens;
   worker.running.emplace(sequence->worker_sequence_id, sequence);
   worker.ledger.Start(KvBlocksToStart(sequence->num_start_tokens(), worker.limits.kv_blocks));

@@ -47,8 +47,7 @@ bool Scheduler::DeliverTokens(int worker_index, TokensEvent event, absl::Time no
   WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   const auto num_tokens = static_cast<int64_t>(event.tokens.size());
   const int32_t pause = sequence->pause_at_generated_count;
-  const int64_t room = (pause > 0 ? pause : sequence->max_new_tokens) -
-                       static_cast<int64_t>(sequence->resume.emitted_ids.size());
+  const int64_t room = (pause > 0 ? pause : sequence->max_new_tokens) - sequence->num_generated();
   if (num_tokens > room) {
     CancelOnWorker(sequence);
     Fail(sequence, absl::InternalError(absl::StrCat("the worker sent ", num_tokens,
@@ -95,7 +94,7 @@ void Scheduler::HandlePaused(int worker_index, int64_t worker_sequence_id) {
     return;
   }
   // Of a pause that has been moved since, the worker knows by now.
-  if (static_cast<int64_t>(sequence->resume.emitted_ids.size()) != reached) return;
+  if (sequence->num_generated() != reached) return;
   const std::span<const int32_t> fed = sequence->thinking->ids_to_feed();
   const int32_t pause = NextPause(*sequence);
   sequence->pause_at_generated_count = pause;

@@ -16,8 +16,10 @@ StartCommand MakeStartCommand(const RoutedSequence& sequence) {
   start.token_ids.insert(start.token_ids.end(), sequence.resume.emitted_ids.begin(),
                          sequence.resume.emitted_ids.end());
   start.prompt_token_count = static_cast<int32_t>(request.prompt_ids.size());
+  start.generated_prompt_token_count = request.generated_prompt_token_count;
   start.sampling = request.sampling;
   start.max_new_tokens = sequence.max_new_tokens;
+  start.min_new_tokens = request.min_new_tokens;
   start.stop_token_ids = request.stop_token_ids;
   start.repetition = request.repetition;
   start.candidate_count = request.candidate_count;
@@ -48,7 +50,7 @@ absl::Status RecordTokens(const std::vector<AnswerToken>& tokens, RoutedSequence
     resume.repetition_run = counts ? resume.repetition_run + 1 : 0;
     if (sequence->thinking && !sequence->thinking->Record(token.id)) {
       return absl::InternalError(absl::StrCat("the worker reported token ", token.id, " as number ",
-                                              resume.emitted_ids.size(),
+                                              sequence->num_generated(),
                                               " of the answer, where another one was fed"));
     }
   }
@@ -60,15 +62,14 @@ std::optional<AnswerEnd> EndOfAnswer(const RoutedSequence& sequence) {
   const ResumePoint& resume = sequence.resume;
   if (resume.emitted_ids.empty()) return std::nullopt;
   const std::vector<int32_t>& stops = request.stop_token_ids;
-  if (std::binary_search(stops.begin(), stops.end(), resume.emitted_ids.back())) {
+  if (sequence.num_generated() > request.min_new_tokens &&
+      std::binary_search(stops.begin(), stops.end(), resume.emitted_ids.back())) {
     return AnswerEnd::kStopToken;
   }
   if (request.repetition.max_run > 0 && resume.repetition_run >= request.repetition.max_run) {
     return AnswerEnd::kRepetition;
   }
-  if (static_cast<int64_t>(resume.emitted_ids.size()) >= sequence.max_new_tokens) {
-    return AnswerEnd::kLength;
-  }
+  if (sequence.num_remaining() <= 0) return AnswerEnd::kLength;
   return std::nullopt;
 }
 

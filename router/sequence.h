@@ -76,6 +76,11 @@ struct RoutedSequence {
   int64_t num_tokens() const {
     return static_cast<int64_t>(request.prompt_ids.size() + resume.emitted_ids.size());
   }
+  int64_t num_generated() const {
+    return request.generated_prompt_token_count + static_cast<int64_t>(resume.emitted_ids.size());
+  }
+  // Tokens that may still come.
+  int64_t num_remaining() const { return max_new_tokens - num_generated(); }
   // Tokens that a worker knows of as soon as it is started.
   int64_t num_start_tokens() const {
     return num_tokens() + (thinking ? static_cast<int64_t>(thinking->ids_to_feed().size()) : 0);

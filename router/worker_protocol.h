@@ -65,8 +65,10 @@ struct StartCommand {
   int64_t sequence_id = 0;
   std::vector<int32_t> token_ids;  // prompt, then what was generated already
   int32_t prompt_token_count = 0;
+  int32_t generated_prompt_token_count = 0;
   RequestSampling sampling;
   int32_t max_new_tokens = 0;
+  int32_t min_new_tokens = 0;
   std::vector<int32_t> stop_token_ids;
   RepetitionRule repetition;
   int32_t candidate_count = 0;

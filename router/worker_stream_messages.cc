@@ -11,14 +11,21 @@ void Fill(const StartCommand& start, v1::Start* proto) {
   proto->set_sequence_id(start.sequence_id);
   proto->mutable_token_ids()->Add(start.token_ids.begin(), start.token_ids.end());
   proto->set_prompt_token_count(start.prompt_token_count);
+  proto->set_generated_prompt_token_count(start.generated_prompt_token_count);
   v1::SequenceSampling* sampling = proto->mutable_sampling();
   sampling->set_temperature(start.sampling.temperature);
   sampling->set_top_p(start.sampling.top_p);
   sampling->set_top_k(start.sampling.top_k);
   sampling->set_min_p(start.sampling.min_p);
   sampling->set_seed(start.sampling.seed);
+  sampling->set_repetition_penalty(start.sampling.repetition_penalty);
+  sampling->set_presence_penalty(start.sampling.presence_penalty);
+  sampling->set_frequency_penalty(start.sampling.frequency_penalty);
+  sampling->mutable_logit_bias()->insert(start.sampling.logit_bias.begin(),
+                                         start.sampling.logit_bias.end());
   v1::SequenceLimits* limits = proto->mutable_limits();
   limits->set_max_new_tokens(start.max_new_tokens);
+  limits->set_min_new_tokens(start.min_new_tokens);
   limits->mutable_stop_token_ids()->Add(start.stop_token_ids.begin(), start.stop_token_ids.end());
   limits->set_max_repetition_run(start.repetition.max_run);
   limits->set_repetition_logprob(start.repetition.logprob);

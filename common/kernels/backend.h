@@ -36,7 +36,7 @@
 namespace m1 {
 
 // Bumped whenever any bit of any result changes.
-inline constexpr int32_t kNumericsRevision = 1;
+inline constexpr int32_t kNumericsRevision = 2;
 
 class KernelBackend {
  public:

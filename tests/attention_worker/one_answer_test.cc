@@ -28,6 +28,26 @@ LocalModelOptions Options() {
   return options;
 }
 
+// Penalties, bias, mask and truncation in turns.
+void SetSampling(size_t request, SequenceStart& start) {
+  SamplingParams& sampling = start.sampling;
+  sampling.seed = request;
+  sampling.temperature = request % 2 == 0 ? 0.0F : 1.0F;
+  sampling.top_p = request % 4 == 1 ? 0.95F : 1.0F;
+  sampling.top_k = request % 8 == 7 ? 40 : 0;
+  sampling.min_p = request % 8 == 5 ? 0.05F : 0.0F;
+  if (request % 3 == 0) {
+    sampling.repetition_penalty = 1.2F;
+    sampling.presence_penalty = 0.3F;
+  }
+  if (request % 5 == 0) {
+    sampling.frequency_penalty = 0.4F;
+    sampling.logit_bias = {{5, 3.0F}, {7, -100.0F}};
+    start.stop_token_ids = {5, 11, 13};
+    start.min_new_tokens = 15;
+  }
+}
+
 // Greedy and sampled, lengths 1 to 1100.
 std::vector<SequenceStart> Requests() {
   std::mt19937 random(11);
@@ -42,12 +62,7 @@ std::vector<SequenceStart> Requests() {
     start.max_new_tokens = 20 + static_cast<int32_t>(random() % 30);
     start.candidate_count = 2;
     start.prompt_logprobs = starts.size() % 3 == 0;
-    start.sampling.seed = starts.size();
-    if (starts.size() % 2 == 0) {
-      start.sampling.temperature = 0.0F;
-    } else {
-      start.sampling.top_p = starts.size() % 4 == 1 ? 0.95F : 1.0F;
-    }
+    SetSampling(starts.size(), start);
     starts.push_back(std::move(start));
   }
   return starts;
@@ -158,6 +173,28 @@ TEST_F(OneAnswerTest, Preemption) {
   const std::vector<SequenceResult> results = model.Run(starts);
   ExpectSame(results, expected);
   EXPECT_GT(model.stats().preemption_count, 0);
+}
+
+// A client that lost its stream sends what it has of the answer: the rest is the same.
+TEST_F(OneAnswerTest, AnAnswerGoesOnFromAPromptThatHoldsItsBeginning) {
+  std::vector<SequenceStart> starts = Requests();
+  std::vector<size_t> kept;
+  for (size_t i = 0; i < starts.size(); ++i) {
+    kept.push_back((i * 7) % Alone()[i].tokens.size());
+    for (size_t t = 0; t < kept[i]; ++t) starts[i].token_ids.push_back(Alone()[i].tokens[t].id);
+    starts[i].prompt_token_count = static_cast<int32_t>(starts[i].token_ids.size());
+    starts[i].generated_prompt_token_count = static_cast<int32_t>(kept[i]);
+  }
+  LocalModel model(kModel, Options());
+  const std::vector<SequenceResult> results = model.Run(starts);
+  for (size_t i = 0; i < starts.size(); ++i) {
+    const std::vector<TokenScore>& whole = Alone()[i].tokens;
+    ExpectSameTokens(results[i].tokens,
+                     {whole.begin() + static_cast<std::ptrdiff_t>(kept[i]), whole.end()}, i);
+    EXPECT_EQ(results[i].finished->end, Alone()[i].finished->end);
+    if (!starts[i].prompt_logprobs) continue;
+    EXPECT_EQ(results[i].prompt.size(), starts[i].token_ids.size());
+  }
 }
 
 TEST_F(OneAnswerTest, AnAnswerScoredAsAPromptHasTheSameLogprobs) {

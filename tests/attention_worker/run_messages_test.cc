@@ -19,5 +19,29 @@ TEST(RunMessagesTest, EventsAreReadableWhateverAPeerSaid) {
   EXPECT_EQ(event.step().finished(0).status_code(), 14);
 }
 
+TEST(RunMessagesTest, AStartIsReadWhole) {
+  v1::RunCommand command;
+  v1::Start& start = *command.mutable_start();
+  start.set_prompt_token_count(7);
+  start.set_generated_prompt_token_count(2);
+  start.mutable_sampling()->set_repetition_penalty(1.5F);
+  start.mutable_sampling()->set_presence_penalty(0.25F);
+  start.mutable_sampling()->set_frequency_penalty(-0.5F);
+  (*start.mutable_sampling()->mutable_logit_bias())[3] = 2.0F;
+  start.mutable_limits()->set_max_new_tokens(9);
+  start.mutable_limits()->set_min_new_tokens(4);
+  const absl::StatusOr<SequenceCommand> parsed = ParseCommand(command);
+  ASSERT_TRUE(parsed.ok());
+  const auto& read = std::get<SequenceStart>(*parsed);
+  EXPECT_EQ(read.first_generated_index(), 5);
+  EXPECT_EQ(read.sampling.repetition_penalty, 1.5F);
+  EXPECT_EQ(read.sampling.presence_penalty, 0.25F);
+  EXPECT_EQ(read.sampling.frequency_penalty, -0.5F);
+  ASSERT_EQ(read.sampling.logit_bias.size(), 1U);
+  EXPECT_EQ(read.sampling.logit_bias[0], (std::pair<int32_t, float>(3, 2.0F)));
+  EXPECT_EQ(read.max_new_tokens, 9);
+  EXPECT_EQ(read.min_new_tokens, 4);
+}
+
 }  // namespace
 }  // namespace m1

@@ -60,12 +60,16 @@ class Client:
     def request(self, ids=None, text=None, chat=None, tools=None, max_new_tokens=None, min_new_tokens=None,
                 temperature=None, top_p=None, top_k=None, min_p=None, seed=None, ignore_eos=None,
                 prompt_logprobs=None, candidate_count=None, stop_token_ids=(), request_id=None,
-                stop_strings=(), include_stop_text=None, sample_count=None, budget_tokens=None, closing_text=None):
+                stop_strings=(), include_stop_text=None, sample_count=None, budget_tokens=None, closing_text=None,
+                repetition_penalty=None, presence_penalty=None, frequency_penalty=None, logit_bias=None,
+                generated_prompt_token_count=None):
         """Builds a request; `chat` is a list of (role, text)."""
         pb = self.pb
         request = pb.GenerateRequest(
             sampling=pb.Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed,
-                                 sample_count=sample_count),
+                                 sample_count=sample_count, repetition_penalty=repetition_penalty,
+                                 presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
+                                 logit_bias=logit_bias),
             stopping=pb.Stopping(max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens,
                                  ignore_eos=ignore_eos, stop_token_ids=stop_token_ids, stop_strings=stop_strings,
                                  include_stop_text=include_stop_text),
@@ -73,6 +77,8 @@ class Client:
             output=pb.Output(prompt_logprobs=prompt_logprobs, candidate_count=candidate_count))
         if request_id is not None:
             request.request_id = request_id
+        if generated_prompt_token_count is not None:
+            request.generated_prompt_token_count = generated_prompt_token_count
         if ids is not None:
             request.token_ids.ids.extend(ids)
         if text is not None:

@@ -113,6 +113,22 @@ TEST_F(AnswerStopTest, TheFirstTokensCompleteNoStopString) {
   EXPECT_FALSE(builder_->matched_stop_string());
 }
 
+// What an earlier stream of the request held back comes out, or is found, in this one; the tokens
+// of both count as the first ones.
+TEST_F(AnswerStopTest, AStopStringThatAnEarlierStreamBegan) {
+  for (const int32_t min_new_tokens : {0, 2, 3}) {
+    AnswerOptions options = Plain({"abc"});
+    options.min_new_tokens = min_new_tokens;
+    builder_.emplace(&pieces_, options);
+    builder_->GoOnAfter(pieces_.Ids({"x", "ab"}));
+    deltas_ = RunSteps(&*builder_, pieces_.Ids({"c", "d"}));
+    const bool matches = min_new_tokens < 3;
+    EXPECT_EQ(builder_->matched_stop_string().has_value(), matches);
+    EXPECT_EQ(Content(), matches ? "" : "abcd");
+    EXPECT_EQ(NumKept(), matches ? 1U : 2U);
+  }
+}
+
 TEST_F(AnswerStopTest, StopTokensAndControlTokensShowNothingToFind) {
   AnswerOptions options = Plain({"ab", "<control>"});
   options.stop_token_ids = {pieces_.Id("b")};

@@ -154,6 +154,16 @@ TEST_F(AnswerTest, ControlTokensShowNothingAndDoNotBreakACharacter) {
   EXPECT_EQ(builder_->num_reasoning_tokens(), 3);
 }
 
+// The first half of a character came in an earlier stream of the request.
+TEST_F(AnswerTest, AnAnswerGoesOnInsideACharacter) {
+  AnswerBuilder builder(&pieces_, AnswerOptions{});
+  builder.GoOnAfter(std::vector<int32_t>{pieces_.Add("a"), pieces_.Add("\xC3")});
+  const std::vector<AnswerDelta> deltas =
+      RunSteps(&builder, {pieces_.Add("\xA9"), pieces_.Add("b")});
+  EXPECT_EQ(TextOf(deltas, OutputChannel::kContent), "\u00e9b");
+  EXPECT_EQ(builder.num_tokens(), 2);
+}
+
 TEST_F(AnswerTest, EmptyTokensAreInOneDeltaToo) {
   const auto deltas = RunPieces({"", "<think>", "", "a", ""});
   EXPECT_EQ(ChannelsOf(deltas), "ccrrr");

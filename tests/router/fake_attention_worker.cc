@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 
 #include "common/base/check.h"
+#include "common/exchange/identity.h"
 
 namespace m1 {
 namespace {
@@ -223,7 +224,8 @@ void FakeAttentionWorker::Apply(const v1::RunCommand& command, FakeStream* state
     FakeSequence& sequence = state->sequences[start.sequence_id()];
     sequence.start = start;
     sequence.tokens.assign(start.token_ids().begin(), start.token_ids().end());
-    sequence.generated = start.token_ids_size() - start.prompt_token_count();
+    sequence.generated = start.token_ids_size() - start.prompt_token_count() +
+                         start.generated_prompt_token_count();
     sequence.next_prompt_index = start.report().next_prompt_logprob_index();
     sequence.GoOn(start.fed_token_ids(), start.pause_at_generated_count());
     if (options_.script) sequence.script = options_.script(start);
@@ -375,7 +377,7 @@ v1::WorkerIdentity FakeAttentionWorker::MakeIdentity() const {
   identity.set_activation_dtype("fp32");
   identity.set_device_kind("cpu");
   identity.set_numerics_revision(1);
-  identity.set_protocol_revision(1);
+  identity.set_protocol_revision(kProtocolRevision);
   return identity;
 }
 

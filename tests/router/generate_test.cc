@@ -88,6 +88,43 @@ TEST_F(GenerateTest, FillsInTheDefaults) {
   EXPECT_EQ(start.pause_at_generated_count(), 0);
 }
 
+TEST_F(GenerateTest, TellsTheWorkerHowToSample) {
+  AddWorker();
+  StartRouter();
+  ASSERT_TRUE(WaitUntilServing());
+  v1::GenerateRequest request = TokenRequest({1, 2, 3}, 5);
+  v1::Sampling& sampling = *request.mutable_sampling();
+  sampling.set_temperature(0.5F);
+  sampling.set_top_p(0.75F);
+  sampling.set_top_k(9);
+  sampling.set_min_p(0.125F);
+  sampling.set_seed(11);
+  sampling.set_repetition_penalty(1.25F);
+  sampling.set_presence_penalty(-1.5F);
+  sampling.set_frequency_penalty(2.5F);
+  (*sampling.mutable_logit_bias())[7] = -3.5F;
+  (*sampling.mutable_logit_bias())[8] = 4.0F;
+  request.mutable_stopping()->set_min_new_tokens(4);
+  request.set_generated_prompt_token_count(2);
+
+  ASSERT_TRUE(Generate(request).status.ok());
+
+  const v1::Start start = workers_[0]->starts()[0];
+  EXPECT_EQ(start.sampling().temperature(), 0.5F);
+  EXPECT_EQ(start.sampling().top_p(), 0.75F);
+  EXPECT_EQ(start.sampling().top_k(), 9);
+  EXPECT_EQ(start.sampling().min_p(), 0.125F);
+  EXPECT_EQ(start.sampling().seed(), 11U);
+  EXPECT_EQ(start.sampling().repetition_penalty(), 1.25F);
+  EXPECT_EQ(start.sampling().presence_penalty(), -1.5F);
+  EXPECT_EQ(start.sampling().frequency_penalty(), 2.5F);
+  EXPECT_EQ(start.sampling().logit_bias().size(), 2U);
+  EXPECT_EQ(start.sampling().logit_bias().at(7), -3.5F);
+  EXPECT_EQ(start.limits().min_new_tokens(), 4);
+  EXPECT_EQ(start.prompt_token_count(), 3);
+  EXPECT_EQ(start.generated_prompt_token_count(), 2);
+}
+
 TEST_F(GenerateTest, BoundsTheAnswerByTheContext) {
   AddWorker({.max_context_tokens = 100});
   StartRouter();

@@ -168,15 +168,9 @@ TEST(RequestTest, AllViolationsAreToldUpToALimit) {
 
 TEST(RequestTest, ValidButMissingFeaturesAreUnimplemented) {
   const std::vector<std::pair<const char*, const char*>> cases = {
-      {"sampling.repetition_penalty", "sampling { repetition_penalty: 1.1 }"},
-      {"sampling.presence_penalty", "sampling { presence_penalty: 0.5 }"},
-      {"sampling.frequency_penalty", "sampling { frequency_penalty: -0.5 }"},
       {"sampling.sample_count", "sampling { sample_count: 2 }"},
-      {"sampling.logit_bias", "sampling { logit_bias { key: 1 value: 0 } }"},
-      {"stopping.min_new_tokens", "stopping { min_new_tokens: 1 }"},
       {"priority", "priority: 1"},
       {"session_id", "session_id: 's'"},
-      {"generated_prompt_token_count", "generated_prompt_token_count: 1"},
   };
   for (const auto& entry : cases) {
     const v1::GenerateRequest request =
@@ -209,7 +203,9 @@ TEST(RequestTest, ClosingTextIsTheCallersOrTheDefault) {
 TEST(RequestTest, ReadsEveryField) {
   const GenerationRequest read = ReadRequest(
       FromText("text: 'a' request_id: 'r' sampling { temperature: 0.5 top_p: 0.25 top_k: 7 min_p: "
-               "0.125 seed: 9 } stopping { max_new_tokens: 11 stop_token_ids: 30 stop_token_ids: "
+               "0.125 seed: 9 repetition_penalty: 1.5 presence_penalty: 2 frequency_penalty: -3 "
+               "logit_bias { key: 4 value: -0.5 } } generated_prompt_token_count: 6 "
+               "stopping { max_new_tokens: 11 min_new_tokens: 5 stop_token_ids: 30 stop_token_ids: "
                "20 stop_token_ids: 30 stop_strings: 'b' stop_strings: 'a' include_stop_text: true "
                "} output { candidate_count: 4 prompt_logprobs: true "
                "prompt_token_ids: true } queue_timeout { seconds: 2 nanos: 500000000 }"),
@@ -220,7 +216,13 @@ TEST(RequestTest, ReadsEveryField) {
   EXPECT_EQ(read.sampling.top_k, 7);
   EXPECT_EQ(read.sampling.min_p, 0.125F);
   EXPECT_EQ(read.sampling.seed, 9U);
+  EXPECT_EQ(read.sampling.repetition_penalty, 1.5F);
+  EXPECT_EQ(read.sampling.presence_penalty, 2.0F);
+  EXPECT_EQ(read.sampling.frequency_penalty, -3.0F);
+  EXPECT_THAT(read.sampling.logit_bias, ElementsAre(std::pair<int32_t, float>(4, -0.5F)));
+  EXPECT_EQ(read.generated_prompt_token_count, 6);
   EXPECT_EQ(read.max_new_tokens, 11);
+  EXPECT_EQ(read.min_new_tokens, 5);
   EXPECT_THAT(read.stop_token_ids, ElementsAre(20, 25, 30));
   EXPECT_THAT(read.eos_token_ids, ElementsAre(25));
   EXPECT_THAT(read.stop_strings, ElementsAre("b", "a"));
@@ -237,6 +239,7 @@ TEST(RequestTest, ReadsTheDefaults) {
       FromText("chat { messages { role: ROLE_USER } } stopping { ignore_eos: true }"), {25});
   EXPECT_EQ(read.sampling.temperature, 1.0F);
   EXPECT_EQ(read.sampling.top_p, 0.95F);
+  EXPECT_EQ(read.sampling.repetition_penalty, 1.0F);
   EXPECT_EQ(read.max_new_tokens, 40000);
   EXPECT_THAT(read.stop_token_ids, IsEmpty());
   EXPECT_TRUE(read.is_chat);

@@ -66,5 +66,21 @@ TEST_F(SchedulerTest, WhatNoReadyWorkerHoldsIsBoundedByTheOneThatTakesIt) {
   EXPECT_EQ(commands_.starts[1].second.max_new_tokens, 1);
 }
 
+// What an earlier stream of the request has generated counts into the length of the answer.
+TEST_F(SchedulerTest, GeneratedPromptTokensCountIntoTheLimits) {
+  Make(1);
+  Welcome(0, /*slots=*/8, /*kv_blocks=*/2);  // 128 tokens
+  GenerationRequest request = MakeRequest(/*prompt_tokens=*/100, /*max_new_tokens=*/1000);
+  request.generated_prompt_token_count = 60;
+  auto sink = std::make_shared<RecordingSink>();
+  ASSERT_OK(scheduler_->Submit(request, sink, now_));
+  EXPECT_EQ(commands_.starts[0].second.max_new_tokens, 88);
+  EXPECT_EQ(commands_.starts[0].second.prompt_token_count, 100);
+  EXPECT_EQ(scheduler_->worker(0).outstanding_tokens, 128);
+  scheduler_->OnStep(0, Tokens(1, std::vector<int32_t>(28, 5), Plenty()), now_);
+  scheduler_->OnLost(0, now_);
+  EXPECT_EQ(sink->end, AnswerEnd::kLength);
+}
+
 }  // namespace
 }  // namespace m1

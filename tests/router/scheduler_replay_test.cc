@@ -109,6 +109,28 @@ TEST_F(SchedulerTest, AnswerThatWasCompleteWhenTheWorkerDiedIsFinished) {
   EXPECT_EQ(scheduler_->num_queued(), 1U);
 }
 
+// A stop token that was fed before min_new_tokens has not ended the answer.
+TEST_F(SchedulerTest, StopTokenBeforeMinNewTokensIsNoEnd) {
+  Make(1);
+  Welcome(0);
+  GenerationRequest request = MakeRequest(5, 10);
+  request.min_new_tokens = 3;
+  request.generated_prompt_token_count = 1;
+  auto sink = std::make_shared<RecordingSink>();
+  ASSERT_OK(scheduler_->Submit(request, sink, now_));
+  scheduler_->OnStep(0, Tokens(1, {5, 99}, Plenty()), now_);
+  scheduler_->OnLost(0, now_);
+  EXPECT_FALSE(sink->end);
+  Welcome(0);
+  const StartCommand& start = commands_.starts.back().second;
+  EXPECT_EQ(start.min_new_tokens, 3);
+  EXPECT_EQ(start.generated_prompt_token_count, 1);
+  EXPECT_EQ(start.token_ids.size(), 7U);
+  scheduler_->OnStep(0, Tokens(1, {99}, Plenty()), now_);
+  scheduler_->OnLost(0, now_);
+  EXPECT_EQ(sink->end, AnswerEnd::kStopToken);
+}
+
 TEST_F(SchedulerTest, SequenceThatKillsWorkersIsGivenUp) {
   Make(1);
   Submit();

@@ -68,6 +68,8 @@ void RequestFlags::Register(FlagSet* flags) {
   flags->Int("priority", &priority_, "-100..100, higher first (0)");
   flags->Duration("queue_timeout", &queue_timeout_, "longest wait for a worker (no bound)");
   flags->String("session_id", &session_id_, "requests of one session prefer one worker");
+  flags->Int("generated_prompt_token_count", &generated_prompt_token_count_,
+             "ids at the end of --token_ids that a broken stream has brought (0)");
   flags->String("request_id", &request_id_, "name of the request, for Abort and logs");
   flags->String("tools", &tools_file_, "JSON file [{\"name\", \"description\", \"parameters\"}]");
 }
@@ -107,6 +109,9 @@ absl::Status RequestFlags::Fill(v1::GenerateRequest* request) const {
     request->mutable_queue_timeout()->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
   }
   if (session_id_) request->set_session_id(*session_id_);
+  if (generated_prompt_token_count_) {
+    request->set_generated_prompt_token_count(*generated_prompt_token_count_);
+  }
   if (request_id_) request->set_request_id(*request_id_);
   return absl::OkStatus();
 }

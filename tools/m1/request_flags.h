@@ -48,6 +48,7 @@ class RequestFlags {
   std::optional<int32_t> priority_;
   std::optional<absl::Duration> queue_timeout_;
   std::optional<std::string> session_id_;
+  std::optional<int32_t> generated_prompt_token_count_;
   std::optional<std::string> request_id_;
   std::string tools_file_;
 };
