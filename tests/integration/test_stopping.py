@@ -109,6 +109,30 @@ def test_of_several_the_first_end_counts(client):
     assert answer.finish.stop_string == "6+2"
 
 
+def test_min_new_tokens_holds_stop_strings_off(client):
+    plain = client.generate(chat=SUM, temperature=0)
+    for count in (0, 3, 4, 20, 60, 70):
+        answer = client.generate(chat=SUM, temperature=0, stop_strings=["6"], min_new_tokens=count)
+        # "6" is always a token of its own.
+        wanted = next((n for n, piece in enumerate(plain.pieces, 1) if piece == b"6" and n > count), len(plain.ids))
+        assert answer.ids == plain.ids[:wanted]
+
+
+def test_a_broken_stream_goes_on_to_the_same_match(client, mixed):
+    """The client sends what it has back as part of the prompt; text that was held back comes with the second stream."""
+    index = max(range(len(mixed.answers)), key=lambda i: len(mixed.answers[i].ids) if mixed.answers[i].finish.stop_string
+                else 0)
+    request, whole = mixed.requests[index], mixed.answers[index]
+    for said in range(1, len(whole.ids)):
+        again = type(request).FromString(request.SerializeToString())
+        again.token_ids.ids.extend(whole.ids[:said])
+        again.generated_prompt_token_count = said
+        rest = client.send(again)
+        assert rest.ids == whole.ids[said:] and rest.logprobs == whole.logprobs[said:]
+        assert rest.finish.stop_string == whole.finish.stop_string
+        assert whole.text.endswith(rest.text)
+
+
 def test_usage_ends_with_the_match(client):
     plain = client.generate(chat=SUM, temperature=0)
     thought = client.generate(chat=SUM, temperature=0, stop_strings=["result"])

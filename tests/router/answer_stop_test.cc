@@ -310,5 +310,35 @@ TEST(AnswerStopPropertyTest, EqualsThePlainRulesHoweverTheTokensCome) {
   EXPECT_GT(num_matched, 5000);
 }
 
+// A stream breaks after any token; another one goes on and is told what the first one has said.
+TEST(AnswerStopPropertyTest, ABrokenStreamGoesOnAsIfItHadNotBroken) {
+  RandomAnswers random(12);
+  const TextPieces& pieces = random.pieces();
+  int num_matched = 0;
+  for (int round = 0; round < 5000; ++round) {
+    const std::vector<int32_t> ids = random.Ids();
+    AnswerOptions options = random.Options(ids);
+    options.is_chat = false;  // chats have no ids to go on from
+    SCOPED_TRACE(absl::StrJoin(ids, " ") + " stops: " + absl::StrJoin(options.stop_strings, "|"));
+    const Expected expected = PlainRules(pieces, ids, options);
+    for (size_t num_said = 0; num_said <= expected.ids.size(); ++num_said) {
+      const std::vector<int32_t> said(ids.begin(),
+                                      ids.begin() + static_cast<std::ptrdiff_t>(num_said));
+      AnswerBuilder first(&pieces, options);
+      std::string text;
+      for (int32_t id : said) text += TextOf(first.Push({Token(id)}), OutputChannel::kContent);
+      AnswerBuilder second(&pieces, options);
+      second.GoOnAfter(said);
+      const std::vector<AnswerDelta> rest =
+          RunSteps(&second, {ids.begin() + static_cast<std::ptrdiff_t>(num_said), ids.end()});
+      ASSERT_EQ(text + TextOf(rest, OutputChannel::kContent), expected.shown) << num_said;
+      ASSERT_EQ(IdsOf(rest).size(), expected.ids.size() - num_said);
+      ASSERT_EQ(second.matched_stop_string(), expected.matched);
+    }
+    num_matched += expected.matched ? 1 : 0;
+  }
+  EXPECT_GT(num_matched, 1000);
+}
+
 }  // namespace
 }  // namespace m1
