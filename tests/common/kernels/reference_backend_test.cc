@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <vector>
 
 #include "common/kernels/backend.h"
@@ -185,6 +186,96 @@ TEST_F(ReferenceBackendTest, LogSumExpOfALogitThatIsNotFiniteIsNan) {
     ASSERT_OK(backend_->LogSumExp(logits.view(), temperature.view(), lse.view()));
     EXPECT_TRUE(std::isnan(lse.data_as<float>()[0]));
   }
+}
+
+class ReferenceSamplingTest : public ReferenceBackendTest {
+ protected:
+  // Weights 1, 1/2, 1/4, 1/8, 1/8 (ties) by falling logit: ids 1, 3, 0, 2, 4.
+  ReferenceSamplingTest()
+      : logits_(Floats(
+            {1, 5}, {std::log(0.25f), 0.0f, std::log(0.125f), std::log(0.5f), std::log(0.125f)})) {}
+
+  int32_t Draw(const TokenDraw& draw) {
+    int32_t id = -1;
+    EXPECT_OK(backend_->DrawTokens(logits_.view(), {&draw, 1}, {&id, 1}));
+    return id;
+  }
+  // The ids that may be drawn, each with its share of 400 evenly spaced numbers.
+  std::map<int32_t, int> Shares(TokenDraw draw) {
+    std::map<int32_t, int> shares;
+    for (int i = 0; i < 400; ++i) {
+      draw.uniform = (i + 0.5) / 400;
+      ++shares[Draw(draw)];
+    }
+    return shares;
+  }
+
+  using Map = std::map<int32_t, int>;
+  Tensor logits_;
+};
+
+TEST_F(ReferenceSamplingTest, DrawsInOrderOfId) {
+  EXPECT_EQ(Shares({}), (Map{{0, 50}, {1, 200}, {2, 25}, {3, 100}, {4, 25}}));
+  EXPECT_EQ(Draw({.uniform = 0.0}), 0);
+  EXPECT_EQ(Draw({.uniform = 1.0 - 0x1p-53}), 4);
+}
+
+TEST_F(ReferenceSamplingTest, TemperatureDividesLogits) {
+  // Weights squared: 1, 1/4, 1/16, 1/64 twice; together 1.34375.
+  EXPECT_EQ(Shares({.temperature = 0.5f}), (Map{{0, 19}, {1, 297}, {2, 5}, {3, 74}, {4, 5}}));
+}
+
+TEST_F(ReferenceSamplingTest, TopKTakesTheLowerOfTies) {
+  EXPECT_EQ(Shares({.top_k = 1}), (Map{{1, 400}}));
+  EXPECT_EQ(Shares({.top_k = 3}), (Map{{0, 57}, {1, 229}, {3, 114}}));
+  EXPECT_EQ(Shares({.top_k = 4}).count(2), 1U);
+  EXPECT_EQ(Shares({.top_k = 4}).count(4), 0U);
+  EXPECT_EQ(Shares({.top_k = 6}), Shares({}));
+}
+
+TEST_F(ReferenceSamplingTest, TopPTakesTheFewestThatReachIt) {
+  EXPECT_EQ(Shares({.top_p = 0.5f}), (Map{{1, 400}}));
+  EXPECT_EQ(Shares({.top_p = 0.51f}), (Map{{1, 267}, {3, 133}}));
+  EXPECT_EQ(Shares({.top_p = 1e-45f}), (Map{{1, 400}}));
+  // Of what top_k left: 4/7 for the first.
+  EXPECT_EQ(Shares({.top_k = 3, .top_p = 0.57f}), (Map{{1, 400}}));
+  EXPECT_EQ(Shares({.top_k = 3, .top_p = 0.58f}), (Map{{1, 267}, {3, 133}}));
+}
+
+TEST_F(ReferenceSamplingTest, MinPIsRelativeToTheFirst) {
+  EXPECT_EQ(Shares({.min_p = 0.3f}), (Map{{1, 267}, {3, 133}}));
+  EXPECT_EQ(Shares({.min_p = 1.0f}), (Map{{1, 400}}));
+}
+
+TEST_F(ReferenceSamplingTest, EditsComeFirst) {
+  const float masked = -std::numeric_limits<float>::infinity();
+  const std::vector<LogitEdit> edits = {{.id = 1, .offset = masked},
+                                        {.id = 0, .penalty = 0.5f},            // to 1/2
+                                        {.id = 2, .offset = std::log(2.0f)}};  // to 1/4
+  EXPECT_EQ(Shares({.edits = edits, .top_k = 3}), (Map{{0, 160}, {2, 80}, {3, 160}}));
+  EXPECT_EQ(Draw({.edits = edits, .temperature = 0.0f}), 0);
+  std::vector<LogitEdit> all;
+  for (int32_t id = 0; id < 5; ++id) all.push_back({.id = id, .offset = masked});
+  EXPECT_EQ(Draw({.edits = all, .temperature = 0.0f}), 0);
+  EXPECT_EQ(Draw({.edits = all, .uniform = 0.99}), 0);
+  all.pop_back();
+  EXPECT_EQ(Draw({.edits = all, .top_p = 0.3f, .uniform = 0.0}), 4);
+}
+
+TEST_F(ReferenceSamplingTest, ScoresRankTiesById) {
+  const Tensor logits = Floats({1, 4}, {2, 3, 2, -1});
+  const ScoreRequest request{
+      .row = 0, .id = 2, .temperature = 0.5f, .lse = 7.0f, .candidate_count = 3};
+  TokenScore score;
+  ASSERT_OK(backend_->ScoreTokens(logits.view(), {&request, 1}, {&score, 1}));
+  EXPECT_EQ(score.id, 2);
+  EXPECT_EQ(score.rank, 3);
+  EXPECT_EQ(score.logprob, 2.0f / 0.5f - 7.0f);
+  ASSERT_EQ(score.candidates.size(), 3U);
+  EXPECT_EQ(score.candidates[0].id, 1);
+  EXPECT_EQ(score.candidates[0].logprob, 3.0f / 0.5f - 7.0f);
+  EXPECT_EQ(score.candidates[1].id, 0);
+  EXPECT_EQ(score.candidates[2].id, 2);
 }
 
 }  // namespace

@@ -66,7 +66,7 @@ class SamplingKernelsTest : public testing::Test {
     return {.row = row,
             .edits = {},
             .temperature = OneOf({0.0f, 1.0f, 1.0f, 1e-4f, 0.7f, 100.0f}),
-            .top_k = OneOf({0, 0, 1, 2, 50, 5000, std::numeric_limits<int32_t>::max()}),
+            .top_k = OneOf({0, 0, 1, 2, 3, 10, 11, 50, 5000, std::numeric_limits<int32_t>::max()}),
             .top_p = OneOf({1.0f, 0.95f, 0.5f, 1e-45f, 0.999999f}),
             .min_p = OneOf({0.0f, 0.0f, 0.05f, 1e-12f, 1.0f}),
             .uniform = OneOf({0.0, 0.5, 1.0 - 0x1p-53, static_cast<double>(Uniform())})};
@@ -165,7 +165,7 @@ TEST_F(SamplingKernelsTest, ScoresEqualThePlainSort) {
     const Tensor logits = Logits(7, vocab);
     std::vector<ScoreRequest> requests;
     for (int64_t row = 0; row < 7; ++row) {
-      for (const int32_t candidates : {0, 1, 20}) {
+      for (const int32_t candidates : {0, 1, 2, 3, 6, 7, 20}) {
         requests.push_back({.row = row,
                             .id = static_cast<int32_t>(random_() % static_cast<uint32_t>(vocab)),
                             .temperature = OneOf({1.0f, 0.7f}),
