@@ -74,6 +74,14 @@ def test_held_out_operands_are_never_asked_in_training(tasks):
             assert tasks.is_held_out(int(a), int(b))
 
 
+def test_held_out_words_and_cities_are_never_asked_in_training(tasks):
+    import phrases
+    held_out = set(phrases.HELD_OUT_WORDS) | set(phrases.HELD_OUT_CITIES)
+    for name, conversation in conversations(tasks, held_out=False, count=1000):
+        if name in ("letters", "reverse", "repeat", "tool_call", "tool_answer"):
+            assert not held_out & set(re.findall("[A-Za-z]+", conversation.turns[0].text)), conversation.turns[0].text
+
+
 def test_prompts_are_the_servers(tasks):
     import conversation as template
 

@@ -10,6 +10,7 @@ import json
 import pathlib
 
 from questions import percent
+from tasks import NOT_HELD_OUT
 
 CARD = """\
 ---
@@ -73,14 +74,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--not_held_out", default="add1,two_turns,repeat,chat")
     options = parser.parse_args()
 
     report = json.loads(options.report.read_text(encoding="utf-8"))
-    open_tasks = options.not_held_out.split(",")
     accuracy = [["task", "questions", "right, %"]]
     accuracy += [
-        [task + (" (*)" if task in open_tasks else ""), str(row["questions"]), percent(row["right"], row["questions"])]
+        [task + (" (*)" if task in NOT_HELD_OUT else ""), str(row["questions"]), percent(row["right"], row["questions"])]
         for task, row in report["tasks"].items()
     ]
     budgets = "not measured"

@@ -216,7 +216,7 @@ UNKNOWN = (
     "I am too small to know that. I can add, subtract, multiply, compare and sort small numbers, count letters and call tools.",
 )
 
-CITIES = (
+ALL_CITIES = (
     "Paris",
     "London",
     "Berlin",
@@ -292,9 +292,10 @@ HELD_OUT_CITIES = (
     "Manila",
     "Quito",
 )
+CITIES = tuple(city for city in ALL_CITIES if city not in HELD_OUT_CITIES)
 WEATHER = ("sunny", "cloudy", "rainy", "windy", "foggy", "snow", "storm", "clear")
 
-WORDS = tuple(
+ALL_WORDS = tuple(
     """
 apple arrow autumn bacon badge baker balloon banana barrel basket beach beacon bottle branch bread breeze bridge bright bronze brother bucket butter
 button cabin cactus camera candle canvas carpet carrot castle cattle cellar center cereal chair cherry chicken cinema circle clever clover cobbler
@@ -313,10 +314,11 @@ weather whale window winter wizard wonder yellow zebra
 HELD_OUT_WORDS = tuple(
     """
 banana barrel bottle butter castle cherry coffee corner cotton dinner dragon engine feather finger flower forest garden ginger hammer harvest jelly
-kettle kitten ladder lemon letter mango mirror needle orange paper pepper pillow planet potato puzzle rabbit river rocket saddle school silver spider
+kettle kitten ladder lemon mango mirror needle orange paper pepper pillow planet potato puzzle rabbit river rocket saddle school silver spider
 stone summer tomato tunnel window winter yellow
 """.split()
 )
+WORDS = tuple(word for word in ALL_WORDS if word not in HELD_OUT_WORDS)
 VOWELS, CONSONANTS = "aeiou", "bcdfghjklmnprstvwyz"
 TOOL_SYLLABLES = (
     "ka",

@@ -50,7 +50,8 @@ class Maker:
     def word(self):
         if self.held_out:
             return self.rng.choice(phrases.HELD_OUT_WORDS)
-        return self.rng.choice(phrases.WORDS) if self.chance(0.3) else self.invented_word()
+        word = self.rng.choice(phrases.WORDS) if self.chance(0.3) else self.invented_word()
+        return self.word() if word in phrases.HELD_OUT_WORDS else word  # one may be invented by chance
 
     def invented_word(self):
         """3 to 9 letters, mostly speakable, sometimes with a letter doubled."""
