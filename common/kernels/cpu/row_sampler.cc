@@ -29,6 +29,15 @@ float FloatBetween(float low, float high) {
   return std::bit_cast<float>(low_bits + (std::bit_cast<uint32_t>(high) - low_bits) / 2);
 }
 
+// Of two ids, the one with the larger logit is first; ties go to the lower id.
+auto ByLogit(std::span<const float> logits) {
+  return [logits](int32_t a, int32_t b) {
+    const float logit_a = logits[static_cast<size_t>(a)];
+    const float logit_b = logits[static_cast<size_t>(b)];
+    return logit_a != logit_b ? logit_a > logit_b : a < b;
+  };
+}
+
 int64_t SizeOf(std::span<const float> values) { return static_cast<int64_t>(values.size()); }
 
 }  // namespace
@@ -175,11 +184,8 @@ std::vector<int32_t> RowSampler::Ranked(Measure measure, double wanted,
   std::erase_if(places, [&](int32_t place) {
     return weight_of(place) < bracket->low || weight_of(place) >= bracket->high;
   });
-  const auto logit_of = [&](int32_t place) {
-    return logits[static_cast<size_t>(IdAt(static_cast<size_t>(place)))];
-  };
-  std::sort(places.begin(), places.end(), [&](int32_t a, int32_t b) {
-    return logit_of(a) != logit_of(b) ? logit_of(a) > logit_of(b) : a < b;
+  std::sort(places.begin(), places.end(), [&, is_first = ByLogit(logits)](int32_t a, int32_t b) {
+    return is_first(IdAt(static_cast<size_t>(a)), IdAt(static_cast<size_t>(b)));
   });
   return places;
 }
@@ -239,15 +245,14 @@ std::span<const int32_t> RowSampler::Best(std::span<const float> logits, size_t 
     std::nth_element(maxima_.begin(), last, maxima_.end(), std::greater<>());
     floor = *last;
   }
-  best_.resize(logits.size());
-  best_.resize(static_cast<size_t>(
-      kernels_.collect(logits.data(), SizeOf(logits), floor, kInfinity, best_.data())));
-  const auto logit_of = [&](int32_t id) { return logits[static_cast<size_t>(id)]; };
-  std::partial_sort(best_.begin(), best_.begin() + static_cast<std::ptrdiff_t>(count), best_.end(),
-                    [&](int32_t a, int32_t b) {
-                      return logit_of(a) != logit_of(b) ? logit_of(a) > logit_of(b) : a < b;
-                    });
-  return std::span<const int32_t>(best_).first(count);
+  // Never shrinks: growing again would fill it with zeros.
+  if (best_.size() < logits.size()) best_.resize(logits.size());
+  const int64_t num_found =
+      kernels_.collect(logits.data(), SizeOf(logits), floor, kInfinity, best_.data());
+  const std::span<int32_t> found = std::span<int32_t>(best_).first(static_cast<size_t>(num_found));
+  std::partial_sort(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(count), found.end(),
+                    ByLogit(logits));
+  return found.first(count);
 }
 
 }  // namespace m1
