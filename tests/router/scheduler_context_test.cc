@@ -72,8 +72,8 @@ TEST_F(SchedulerTest, GeneratedPromptTokensCountIntoTheLimits) {
   Welcome(0, /*slots=*/8, /*kv_blocks=*/2);  // 128 tokens
   GenerationRequest request = MakeRequest(/*prompt_tokens=*/100, /*max_new_tokens=*/1000);
   request.generated_prompt_token_count = 60;
-  auto sink = std::make_shared<RecordingSink>();
-  ASSERT_OK(scheduler_->Submit(request, sink, now_));
+  Submit(request);
+  const RecordingSink* sink = sinks_[0].get();
   EXPECT_EQ(commands_.starts[0].second.max_new_tokens, 88);
   EXPECT_EQ(commands_.starts[0].second.prompt_token_count, 100);
   EXPECT_EQ(scheduler_->worker(0).outstanding_tokens, 128);

@@ -87,14 +87,17 @@ class SchedulerTest : public testing::Test {
     return welcome;
   }
 
-  // A request of `prompt_tokens` tokens; the sink is kept in sinks_ in order.
-  int64_t Submit(int prompt_tokens = 3, int32_t max_new_tokens = 10) {
-    GenerationRequest request = MakeRequest(prompt_tokens, max_new_tokens);
-    auto sink = std::make_shared<RecordingSink>();
-    sinks_.push_back(sink);
-    const auto id = scheduler_->Submit(std::move(request), sink, now_);
+  // The sinks of submitted requests are kept in sinks_, in order.
+  int64_t Submit(GenerationRequest request) {
+    sinks_.push_back(std::make_shared<RecordingSink>());
+    const auto id = scheduler_->Submit(std::move(request), sinks_.back(), now_);
     EXPECT_OK(id);
     return id.value_or(0);
+  }
+
+  // A request of `prompt_tokens` tokens.
+  int64_t Submit(int prompt_tokens = 3, int32_t max_new_tokens = 10) {
+    return Submit(MakeRequest(prompt_tokens, max_new_tokens));
   }
 
   static GenerationRequest MakeRequest(int prompt_tokens, int32_t max_new_tokens) {

@@ -98,8 +98,8 @@ TEST_F(SchedulerTest, ScoredPromptTokensWithAGapFailTheRequest) {
   Welcome(0);
   GenerationRequest request = MakeRequest(5, 1);
   request.prompt_logprobs = true;
-  auto sink = std::make_shared<RecordingSink>();
-  ASSERT_OK(scheduler_->Submit(request, sink, now_));
+  Submit(request);
+  const RecordingSink* sink = sinks_[0].get();
   WorkerEvents events;
   events.prompt_tokens.push_back({1, 2, std::vector<AnswerToken>(3)});
   scheduler_->OnStep(0, events, now_);

@@ -31,8 +31,7 @@ TEST_F(SchedulerTest, PromptLogprobsGoOnWhereTheyStopped) {
   Welcome(0);
   GenerationRequest request = MakeRequest(5, 1);
   request.prompt_logprobs = true;
-  auto sink = std::make_shared<RecordingSink>();
-  ASSERT_OK(scheduler_->Submit(request, sink, now_));
+  Submit(request);
   WorkerEvents events;
   events.prompt_tokens.push_back({1, 0, std::vector<AnswerToken>(3)});
   events.credits = Plenty();
@@ -48,8 +47,7 @@ TEST_F(SchedulerTest, RepetitionRunTravelsWithTheSequence) {
   Welcome(0);
   GenerationRequest request = MakeRequest(1, 10);
   request.repetition = {.max_run = 3, .logprob = -0.01};
-  sinks_.push_back(std::make_shared<RecordingSink>());
-  ASSERT_OK(scheduler_->Submit(request, sinks_[0], now_));
+  Submit(request);
   EXPECT_EQ(commands_.starts[0].second.repetition.max_run, 3);
   EXPECT_EQ(commands_.starts[0].second.repetition.logprob, -0.01);
   WorkerEvents events = Tokens(1, {4, 5, 6}, Plenty());
@@ -116,8 +114,8 @@ TEST_F(SchedulerTest, StopTokenBeforeMinNewTokensIsNoEnd) {
   GenerationRequest request = MakeRequest(5, 10);
   request.min_new_tokens = 3;
   request.generated_prompt_token_count = 1;
-  auto sink = std::make_shared<RecordingSink>();
-  ASSERT_OK(scheduler_->Submit(request, sink, now_));
+  Submit(request);
+  const RecordingSink* sink = sinks_[0].get();
   scheduler_->OnStep(0, Tokens(1, {5, 99}, Plenty()), now_);
   scheduler_->OnLost(0, now_);
   EXPECT_FALSE(sink->end);

@@ -130,8 +130,7 @@ TEST_F(SchedulerTest, QueueTimeoutEndsOnlyWhatWasNeverStarted) {
   for (int i = 0; i < 2; ++i) {
     GenerationRequest request = MakeRequest(1, 10);
     request.queue_timeout = absl::Seconds(5);
-    sinks_.push_back(std::make_shared<RecordingSink>());
-    ASSERT_OK(scheduler_->Submit(request, sinks_.back(), now_));
+    Submit(request);
   }
   now_ += absl::Seconds(6);
   scheduler_->Tick(now_);

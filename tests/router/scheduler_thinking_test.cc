@@ -250,8 +250,7 @@ class ThinkingSequenceTest : public SchedulerTest {
     Welcome(0);
     GenerationRequest request = MakeRequest(3, max_new_tokens);
     request.thinking = {.budget_tokens = budget_tokens, .closing_ids = {5, 8}};
-    sinks_.push_back(std::make_shared<RecordingSink>());
-    ASSERT_OK(scheduler_->Submit(request, sinks_[0], now_));
+    Submit(request);
   }
 
   const TextPieces pieces_{kTexts};
