@@ -5,6 +5,7 @@
 #   --stay   keeps the cluster running until Ctrl-C
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
+source scripts/lib/cluster.sh
 
 stay=0
 if [[ "${1:-}" == --stay ]]; then
@@ -23,24 +24,15 @@ m1_stage "build" build_servers
 
 m1=build/quickstart/bin/m1
 out="$(mktemp -d)"
-cluster=
 finish() {
-  [[ -z "$cluster" ]] || { kill -TERM "$cluster" 2>/dev/null && wait "$cluster" || true; }
+  m1_stop_cluster
   rm -rf "$out"
 }
 trap finish EXIT
 
 echo "=== start a router, an attention worker and two expert workers on models/tiny"
-"$m1" up --port 0 --expert_workers 2 >"$out/up" &
-cluster=$!
-target=
-for _ in $(seq 1200); do
-  target="$(sed -n 's/^ready //p' "$out/up")"
-  [[ -z "$target" ]] || break
-  kill -0 "$cluster" 2>/dev/null || { cluster=; m1_die "the cluster did not start"; }
-  sleep 0.1
-done
-[[ -n "$target" ]] || m1_die "the cluster is not ready after two minutes"
+m1_start_cluster "$m1" "$out/up" --expert_workers 2
+target="$M1_TARGET"
 
 echo "=== ask: $question      (first its thought, then its answer)"
 "$m1" generate --target "$target" --chat "$question" --max_new_tokens 400 --temperature 0
@@ -56,8 +48,8 @@ echo "  $m1 chat --target $target"
 echo "  $m1 generate --target $target --prompt 'One day' --max_new_tokens 20 --json"
 echo "  .venv/bin/python examples/chat.py $target '9+882'      (scripts/test.sh makes .venv)"
 if ((stay)); then
-  trap 'kill -TERM "$cluster"' INT TERM
-  wait "$cluster" || true
-  wait "$cluster" 2>/dev/null || true
-  cluster=
+  trap 'kill -TERM "$M1_CLUSTER"' INT TERM
+  wait "$M1_CLUSTER" || true
+  wait "$M1_CLUSTER" 2>/dev/null || true
+  M1_CLUSTER=
 fi

@@ -5,6 +5,7 @@
 # Usage: scripts/train.sh [OUT]      OUT: build/train/checkpoint unless given; models/tiny replaces the embedded one
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
+source scripts/lib/cluster.sh
 
 work=build/train
 out="${1:-$work/checkpoint}"
@@ -22,32 +23,19 @@ make_data() { [[ -f "$work/data/documents.npy" ]] || "$python" tools/train/make_
 train() { "$python" tools/train/train.py --data "$work/data" --out "$work/run"; }
 export_checkpoint() { "$python" tools/train/export.py --data "$work/data" --run "$work/run" --out "$out"; }
 
-cluster=
-stop_cluster() { [[ -z "$cluster" ]] || { kill -TERM "$cluster" 2>/dev/null && wait "$cluster" || true; cluster=; }; }
-trap stop_cluster EXIT
-# serve ACTIVATION_DTYPE: sets `target`.
-serve() {
-  "$bin/m1" up --port 0 --model "$out" --activation_dtype "$1" >"$work/up" &
-  cluster=$!
-  target=
-  for _ in $(seq 600); do
-    target="$(sed -n 's/^ready //p' "$work/up")"
-    [[ -z "$target" ]] || return 0
-    kill -0 "$cluster" 2>/dev/null || { cluster=; m1_die "the cluster did not start"; }
-    sleep 0.1
-  done
-  m1_die "the cluster is not ready after a minute"
-}
+trap m1_stop_cluster EXIT
+# serve ACTIVATION_DTYPE
+serve() { m1_start_cluster "$bin/m1" "$work/up" --model "$out" --activation_dtype "$1"; }
 # With fp32 activations the server must give what export.py computed, id by id; the card says what users get.
 compare() {
   serve fp32
-  "$python" tools/train/evaluate.py --target "$target" --questions "$out/held_out.jsonl" --expect "$work/run/outputs.jsonl"
-  stop_cluster
+  "$python" tools/train/evaluate.py --target "$M1_TARGET" --questions "$out/held_out.jsonl" --expect "$work/run/outputs.jsonl"
+  m1_stop_cluster
 }
 evaluate() {
   serve bf16
-  "$python" tools/train/evaluate.py --target "$target" --questions "$out/held_out.jsonl" --budgets "$budgets" --report "$work/report.json"
-  stop_cluster
+  "$python" tools/train/evaluate.py --target "$M1_TARGET" --questions "$out/held_out.jsonl" --budgets "$budgets" --report "$work/report.json"
+  m1_stop_cluster
   "$python" tools/train/model_card.py --report "$work/report.json" --out "$out"
 }
 
