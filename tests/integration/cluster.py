@@ -196,6 +196,11 @@ def wait_serving(address, seconds=START_SECONDS):
     wait_until(lambda: is_serving(address), seconds, f"{address} SERVING")
 
 
+def run_m1(*arguments, stdin=""):
+    return subprocess.run([os.path.join(BIN, "m1"), *arguments], input=stdin, capture_output=True, text=True,
+                          timeout=60, check=False)
+
+
 def kill_busy_workers(cluster, client, clients, turns=3):
     """Kills an attention worker that has work and starts it again, in turn, while the thread `clients` runs. Says how
     many sequences each had."""

@@ -1,49 +1,25 @@
 """What a stranger's client sees: text, chat, thought, tools, tokenizer, model info, reflection, the command line."""
 
 import json
-import os
 import subprocess
 import sys
 
-import pytest
-
-from client import Client
-from cluster import BIN, Cluster
+from cluster import run_m1
+from held_out import chat_request, read_rows
+from m1_client import add_chat
 
 MODEL = "models/tiny"
 
 
-@pytest.fixture(scope="module")
-def cluster(stubs):
-    with Cluster(MODEL, expert_workers=2) as running:
-        yield running
-
-
-@pytest.fixture
-def client(cluster):
-    with Client(cluster.target) as connected:
-        yield connected
-
-
 def evaluation(tools):
     """A question of models/tiny that the model is known to answer right."""
-    with open(f"{MODEL}/eval.jsonl", encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            if row["correct"] and bool(row["tools"]) == tools:
-                return row
-    pytest.skip("no such question in eval.jsonl")
-
-
-def text_of(message):
-    content = message["content"]
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+    rows = read_rows(f"{MODEL}/eval.jsonl")
+    return next(row for row in rows if row["correct"] and bool(row["tools"]) == tools)
 
 
 def test_chat_gives_thought_and_answer(client):
     row = evaluation(tools=False)
-    answer = client.generate(chat=[(m["role"], text_of(m)) for m in row["messages"]], temperature=0,
-                             max_new_tokens=400)
+    answer = client.send(chat_request(client, row, 400))
     assert answer.finish.reason == client.pb.FINISH_REASON_STOP
     assert answer.reasoning
     assert "<think>" not in answer.text + answer.reasoning
@@ -53,15 +29,10 @@ def test_chat_gives_thought_and_answer(client):
 
 def test_tool_call_is_parsed(client):
     row = evaluation(tools=True)
-    tools = []
-    for tool in row["tools"]:
-        tool = tool.get("function", tool)
-        tools.append((tool["name"], tool.get("description"), json.dumps(tool["parameters"], ensure_ascii=False)))
-    answer = client.generate(chat=[(m["role"], text_of(m)) for m in row["messages"]], tools=tools, temperature=0,
-                             max_new_tokens=400)
+    answer = client.send(chat_request(client, row, 400))
     assert answer.tool_calls, answer
     name, arguments = answer.tool_calls[0]
-    assert name in {tool[0] for tool in tools}
+    assert name in {tool["name"] for tool in row["tools"]}
     assert isinstance(json.loads(arguments), dict)
     assert answer.finish.reason == client.pb.FINISH_REASON_TOOL_CALLS
 
@@ -88,8 +59,7 @@ def test_control_tokens_never_come_from_spelling(client):
 def test_chat_is_tokenized_with_the_template(client):
     row = evaluation(tools=False)
     request = client.pb.TokenizeRequest()
-    for message in row["messages"]:
-        request.chat.messages.add(role=client.pb.Role.Value("ROLE_" + message["role"].upper()), text=text_of(message))
+    add_chat(client.pb, request, row)
     ids = client.inference.Tokenize(request).ids
     assert client.inference.Detokenize(client.pb.DetokenizeRequest(ids=ids)).text == row["prompt"]
 
@@ -140,11 +110,6 @@ def test_long_prompt_and_long_logprobs_cross_in_pieces(client):
                              candidate_count=20, temperature=1)
     assert len(answer.prompt_logprobs) == length
     assert answer.largest_message <= 1 << 20
-
-
-def run_m1(*arguments, stdin=""):
-    return subprocess.run([os.path.join(BIN, "m1"), *arguments], input=stdin, capture_output=True, text=True,
-                          timeout=60, check=False)
 
 
 def test_command_line_generate(cluster):

@@ -26,12 +26,6 @@ def cluster(stubs):
         assert all(process.running() for process in (running.router, *running.attention, *running.experts))
 
 
-@pytest.fixture(scope="module")
-def client(cluster):
-    with Client(cluster.target) as connected:
-        yield connected
-
-
 def violations(error):
     """{field: description} of the google.rpc.BadRequest in an error's details."""
     from google.rpc import error_details_pb2, status_pb2

@@ -1,33 +1,19 @@
 """Sampling on the embedded model: what each field does to an answer, and that it stays one answer with all of them."""
 
 import json
-import os
 import struct
-import subprocess
 
 import grpc
 import pytest
 
 from client import Client
-from cluster import BIN, Cluster
+from cluster import Cluster, run_m1
+from one_answer import assert_same, preempting_client
 
 MODEL = "models/tiny"
 EOS = 509
-BLOCK_BYTES = 64 * 2 * 32 * 2  # one layer's keys and values: tokens, both, head size, bytes
 QUESTION = [("user", "764 + 621")]
 PROMPT = [49, 50, 51, 32, 100, 49, 50]
-
-
-@pytest.fixture(scope="module")
-def cluster(stubs):
-    with Cluster(MODEL, expert_workers=2) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(cluster):
-    with Client(cluster.target) as connected:
-        yield connected
 
 
 @pytest.fixture(scope="module")
@@ -181,19 +167,13 @@ def alone(client):
 def test_one_answer(alone, options):
     with Cluster(MODEL, **options) as other, Client(other.target) as client:
         answers = client.send_all(mixed_requests(client))
-    assert [a.key() for a in answers] == [a.key() for a in alone]
-    assert [a.candidates for a in answers] == [a.candidates for a in alone]
+    assert_same(answers, alone)
 
 
 def test_one_answer_after_preemption(alone):
     """Fourteen blocks of 64 tokens: sequences are dropped and replayed, and their counts with them."""
-    flags = ["--max_sequences=16", f"--kv_bytes={14 * BLOCK_BYTES}", "--max_step_tokens=9", "--max_context_tokens=512"]
-    with Cluster(MODEL, inproc=True, attention_flags=flags) as other, Client(other.target) as client:
-        answers = client.send_all(mixed_requests(client))
-        worker = client.topology().attention_workers[0].description
-    print(f"\n{worker.preemption_count} sequences were dropped and replayed")
-    assert [a.key() for a in answers] == [a.key() for a in alone]
-    assert worker.preemption_count > 0
+    with preempting_client(14, 512, "--max_step_tokens=9") as client:
+        assert_same(client.send_all(mixed_requests(client)), alone)
 
 
 def test_one_answer_after_a_broken_stream(client, alone):
@@ -261,10 +241,10 @@ def test_command_line_flags(cluster, client):
               "generated_prompt_token_count": 3}
     wanted = client.generate(ids=PROMPT, logit_bias={7: 2.5, 50: -4}, stop_token_ids=[32], **fields)
     flags = [f"--{name}={value}" for name, value in fields.items()]
-    command = [os.path.join(BIN, "m1"), "generate", f"--target={cluster.target}", "--json",
-               f"--token_ids={','.join(map(str, PROMPT))}", "--logit_bias=7:2.5,50:-4", "--stop_token_ids=32", *flags]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    messages = [json.loads(line) for line in out.splitlines()]
+    run = run_m1("generate", f"--target={cluster.target}", "--json", f"--token_ids={','.join(map(str, PROMPT))}",
+                 "--logit_bias=7:2.5,50:-4", "--stop_token_ids=32", *flags)
+    assert run.returncode == 0, run.stderr
+    messages = [json.loads(line) for line in run.stdout.splitlines()]
     ids = [token["id"] for message in messages for token in message.get("delta", {}).get("tokens", [])]
     assert ids == wanted.ids
     assert len(ids) >= 17

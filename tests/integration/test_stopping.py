@@ -10,8 +10,8 @@ import threading
 import pytest
 
 from client import Client
-from cluster import TINY_BLOCK_BYTES, Cluster, kill_busy_workers, wait_until
-from test_client import run_m1
+from cluster import Cluster, kill_busy_workers, run_m1, wait_until
+from one_answer import preempting_client
 
 MODEL = "models/tiny"
 VOCABULARY = 508  # above are control tokens, which show no text
@@ -19,18 +19,6 @@ EOS = 509
 SUM = [("user", "764 + 621")]
 THOUGHT = "764+621\nones: 4+1=5\ntens: 6+2=8\nhundreds: 7+6=13, carry 1\nthousands: 1\nresult: 1385"
 ANSWER = "764 + 621 = 1385."
-
-
-@pytest.fixture(scope="module")
-def cluster(stubs):
-    with Cluster(MODEL, expert_workers=2) as running:
-        yield running
-
-
-@pytest.fixture
-def client(cluster):
-    with Client(cluster.target) as connected:
-        yield connected
 
 
 def expected_end(plain, stopping):
@@ -314,10 +302,5 @@ def test_a_run_of_near_certain_tokens_ends(repeating):
 
 def test_runs_go_on_after_preemption(repeating):
     """Blocks for two sequences at most: others are dropped in the midst of their runs."""
-    flags = ["--max_sequences=16", f"--kv_bytes={6 * TINY_BLOCK_BYTES}", "--max_context_tokens=256"]
-    with Cluster(MODEL, inproc=True, attention_flags=flags, router_flags=REPETITION_FLAGS) as other:
-        with Client(other.target) as client:
-            check_repetition(client, client.send_all(repeating_requests(client)), repeating)
-            worker = client.topology().attention_workers[0].description
-    print(f"\n{worker.preemption_count} sequences were dropped and replayed")
-    assert worker.preemption_count > 0
+    with preempting_client(6, 256, router_flags=REPETITION_FLAGS) as client:
+        check_repetition(client, client.send_all(repeating_requests(client)), repeating)

@@ -11,25 +11,14 @@ import threading
 import pytest
 
 from client import Client
-from cluster import TINY_BLOCK_BYTES, Cluster, kill_busy_workers
+from cluster import Cluster, kill_busy_workers
+from one_answer import assert_same, preempting_client
 
 MODEL = "models/tiny"
 QUESTIONS = ("764 + 621", "305 - 118", "9+882")
 BUDGETS = (0, 1, 8, 16, 32, 1000)
 CLOSING = "\n</think>\n\n"
 MAX_NEW_TOKENS = 120
-
-
-@pytest.fixture(scope="module")
-def cluster(stubs):
-    with Cluster(MODEL, expert_workers=2) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(cluster):
-    with Client(cluster.target) as connected:
-        yield connected
 
 
 def prompt_ids(client, question):
@@ -213,8 +202,7 @@ def alone(client):
 def test_budgets_have_one_answer(alone, options):
     with Cluster(MODEL, **options) as other, Client(other.target) as client:
         answers = client.send_all(mixed_requests(client))
-    assert [a.key() for a in answers] == [a.key() for a in alone]
-    assert [a.candidates for a in answers] == [a.candidates for a in alone]
+    assert_same(answers, alone)
 
 
 def test_budgets_survive_a_killed_worker(alone):
@@ -227,15 +215,10 @@ def test_budgets_survive_a_killed_worker(alone):
         clients.join()
     print(f"\nworkers were killed with {killed_with} sequences")
     assert max(killed_with) > 5
-    assert [a.key() for a in answers] == [a.key() for a in alone] * 3
+    assert_same(answers, alone * 3)
 
 
 def test_budgets_survive_preemption(alone):
     """Twelve blocks of 64 tokens: sequences are dropped and replayed at any time."""
-    flags = ["--max_sequences=16", f"--kv_bytes={12 * TINY_BLOCK_BYTES}", "--max_step_tokens=5", "--max_context_tokens=512"]
-    with Cluster(MODEL, inproc=True, attention_flags=flags) as other, Client(other.target) as client:
-        answers = client.send_all(mixed_requests(client))
-        worker = client.topology().attention_workers[0].description
-    print(f"\n{worker.preemption_count} sequences were dropped and replayed")
-    assert [a.key() for a in answers] == [a.key() for a in alone]
-    assert worker.preemption_count > 0
+    with preempting_client(12, 512, "--max_step_tokens=5") as client:
+        assert_same(client.send_all(mixed_requests(client)), alone)

@@ -1,41 +1,27 @@
 """What tools/train teaches: thoughts are right, held-out questions are never asked, prompts are the server's."""
 
 import json
-import pathlib
 import random
 import re
-import sys
 
-import pytest
-from client import Client
-from cluster import Cluster
+import conversation as template
+import phrases
+import tasks
 
-TRAIN = pathlib.Path(__file__).resolve().parents[2] / "tools/train"
 EQUATION = re.compile(r"(?<![\d*+-])(\d+(?:[-+*]\d+)+)=(\d+)")
 COMPARISON = re.compile(r"(\d+),(\d+) ([<>=])")
 
 
-@pytest.fixture(scope="module")
-def tasks():
-    sys.path.insert(0, str(TRAIN))
-    try:
-        import tasks as module
-
-        yield module
-    finally:
-        sys.path.remove(str(TRAIN))
-
-
-def conversations(tasks, held_out, count):
+def conversations(held_out, count):
     maker = tasks.Maker(random.Random("test"), held_out)
     for name, make in tasks.EVALUATED.items():
         for _ in range(count):
             yield name, make(maker)
 
 
-def test_every_line_of_a_thought_is_right(tasks):
+def test_every_line_of_a_thought_is_right():
     equations = comparisons = 0
-    for name, conversation in conversations(tasks, held_out=False, count=300):
+    for name, conversation in conversations(held_out=False, count=300):
         thought = conversation.turns[-1].thought
         for left, right in EQUATION.findall(thought):
             equations += 1
@@ -46,9 +32,9 @@ def test_every_line_of_a_thought_is_right(tasks):
     assert equations > 5000 and comparisons > 1000
 
 
-def test_answers_are_right(tasks):
+def test_answers_are_right():
     checked = 0
-    for name, conversation in conversations(tasks, held_out=True, count=300):
+    for name, conversation in conversations(held_out=True, count=300):
         text, question = conversation.turns[-1].text, conversation.turns[0].text
         if name.startswith(("add", "sub", "mul", "chain")):
             left, right = text.rstrip(".").split(" = ")
@@ -63,41 +49,34 @@ def test_answers_are_right(tasks):
     assert checked == 300 * 13
 
 
-def test_held_out_operands_are_never_asked_in_training(tasks):
-    for name, conversation in conversations(tasks, held_out=False, count=1000):
+def test_held_out_operands_are_never_asked_in_training():
+    for name, conversation in conversations(held_out=False, count=1000):
         if name in ("add2", "add3", "sub2", "sub3", "mul2x1", "mul3x1"):
             a, b = re.findall(r"\d+", conversation.turns[-1].text)[:2]
             assert not tasks.is_held_out(int(a), int(b)) or max(int(a), int(b)) < 20, conversation.turns[0].text
-    for name, conversation in conversations(tasks, held_out=True, count=100):
+    for name, conversation in conversations(held_out=True, count=100):
         if name in ("add2", "add3", "sub3", "mul2x1"):
             a, b = re.findall(r"\d+", conversation.turns[-1].text)[:2]
             assert tasks.is_held_out(int(a), int(b))
 
 
-def test_held_out_words_and_cities_are_never_asked_in_training(tasks):
-    import phrases
+def test_held_out_words_and_cities_are_never_asked_in_training():
     held_out = set(phrases.HELD_OUT_WORDS) | set(phrases.HELD_OUT_CITIES)
-    for name, conversation in conversations(tasks, held_out=False, count=1000):
+    for name, conversation in conversations(held_out=False, count=1000):
         if name in ("letters", "reverse", "repeat", "tool_call", "tool_answer"):
             assert not held_out & set(re.findall("[A-Za-z]+", conversation.turns[0].text)), conversation.turns[0].text
 
 
-def test_prompts_are_the_servers(tasks):
-    import conversation as template
-
-    with Cluster("models/tiny", expert_workers=1) as cluster, Client(cluster.target) as client:
-        pb = client.pb
-        for name, made in conversations(tasks, held_out=True, count=6):
-            request = pb.TokenizeRequest()
-            for turn in made.turns[:-1]:
-                role = pb.Role.Value("ROLE_" + turn.role.upper())
-                request.chat.messages.add(role=role, text=turn.full_text(), tool_name=turn.tool)
-            for tool in made.tools:
-                request.chat.tools.add(
-                    name=tool["name"],
-                    description=tool.get("description"),
-                    parameters_json=json.dumps(tool["parameters"]),
-                )
-            ids = client.inference.Tokenize(request).ids
-            text = client.inference.Detokenize(pb.DetokenizeRequest(ids=ids)).text
-            assert text == template.prompt_text(made), name
+def test_prompts_are_the_servers(client):
+    pb = client.pb
+    for name, made in conversations(held_out=True, count=6):
+        request = pb.TokenizeRequest()
+        for turn in made.turns[:-1]:
+            role = pb.Role.Value("ROLE_" + turn.role.upper())
+            request.chat.messages.add(role=role, text=turn.full_text(), tool_name=turn.tool)
+        for tool in made.tools:
+            request.chat.tools.add(name=tool["name"], description=tool.get("description"),
+                                   parameters_json=json.dumps(tool["parameters"]))
+        ids = client.inference.Tokenize(request).ids
+        text = client.inference.Detokenize(pb.DetokenizeRequest(ids=ids)).text
+        assert text == template.prompt_text(made), name

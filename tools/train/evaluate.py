@@ -15,35 +15,12 @@ import tempfile
 import time
 
 import grpc
-import grpc_tools
 from conversation import END
-from grpc_tools import protoc
+from m1_client import ROOT, add_chat, make_stubs
 from questions import by_task, is_right, percent, read_questions
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 MAX_NEW_TOKENS = 400
 STREAMS = 64
-
-
-def make_stubs(folder):
-    """Python stubs of proto/ in `folder`, which goes onto the path."""
-    protos = [str(path) for path in sorted((ROOT / "proto/m1/v1").glob("*.proto"))]
-    well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
-    if (
-        protoc.main(
-            [
-                "",
-                f"-I{ROOT / 'proto'}",
-                f"-I{well_known}",
-                f"--python_out={folder}",
-                f"--grpc_python_out={folder}",
-                *protos,
-            ]
-        )
-        != 0
-    ):
-        raise SystemExit("generating the stubs failed")
-    sys.path.insert(0, str(folder))
 
 
 class Server:
@@ -61,17 +38,7 @@ class Server:
         )
         if budget is not None:
             request.thinking.budget_tokens = budget
-        for message in question["messages"]:
-            role = pb.Role.Value("ROLE_" + message["role"].upper())
-            if message["role"] == "tool":
-                for result in message["content"]:
-                    request.chat.messages.add(role=role, text=result["text"], tool_name=result["name"])
-            else:
-                request.chat.messages.add(role=role, text=message["content"])
-        for tool in question["tools"]:
-            request.chat.tools.add(
-                name=tool["name"], description=tool.get("description"), parameters_json=json.dumps(tool["parameters"])
-            )
+        add_chat(pb, request, question)
         return request
 
     def ask(self, question, budget=None):
