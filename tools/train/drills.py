@@ -19,7 +19,7 @@ def document(lines):
 
 def facts(maker):
     make = maker.rng.choices(
-        (add_column, subtract_column, multiply_column, plus_carry, compare_column), (6, 8, 5, 2, 3)
+        (add_column, subtract_column, multiply_column, plus_carry, compare_column), (6, 8, 5, 5, 4)
     )[0]
     return [make(maker) for _ in range(maker.rng.randint(14, 22))]
 
@@ -47,7 +47,9 @@ def multiply_column(maker):
 
 
 def plus_carry(maker):
-    product, carry = maker.rng.randrange(10) * maker.rng.randint(2, 9), maker.rng.randint(1, 8)
+    """What is carried into a column is less than the factor."""
+    factor = maker.rng.randint(2, 9)
+    product, carry = maker.rng.randrange(10) * factor, maker.rng.randrange(1, factor)
     total = product + carry
     return f"{product}+{carry}", f"={total}" + (f", carry {total // 10}" if total > 9 else "")
 
@@ -60,7 +62,7 @@ def compare_column(maker):
 def winners(maker):
     """The comparisons of sorting, without the lists around them."""
     descending = maker.chance(0.5)
-    lines = [("max" if descending else "min", "")]
+    lines = [("max of" if descending else "min of", "")]
     for _ in range(maker.rng.randint(12, 18)):
         digits = maker.rng.choice((1, 2, 2, 2, 3))
         a, b = maker.pair(digits)
@@ -79,6 +81,18 @@ def removals(maker):
         numbers_text = ",".join(map(str, numbers))
         numbers.remove(out)
         lines.append((f"{numbers_text}\nmin {out}, left ", ",".join(map(str, numbers))))
+    return lines
+
+
+def copies(maker):
+    """Names and numbers written once more."""
+    lines = []
+    for _ in range(maker.rng.randint(7, 11)):
+        text = " ".join(
+            maker.rng.choice((maker.word, maker.city, lambda: str(maker.number(maker.rng.randint(1, 5)))))()
+            for _ in range(maker.rng.randint(1, 4))
+        )
+        lines.append((f"{text}\n", text))
     return lines
 
 

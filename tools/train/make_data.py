@@ -48,23 +48,23 @@ PATTERN = "|".join(
 
 # (weight, kind): documents of conversations; and of drills, which stand in from the start and fade (see `mix`).
 CONVERSATIONS = (
-    (22, lambda maker: tasks.add(maker, digits(maker))),
-    (30, lambda maker: tasks.subtract(maker, digits(maker))),
-    (5, tasks.chain),
-    (9, lambda maker: tasks.multiply(maker, maker.rng.choice((1, 2, 2, 2, 3, 3)))),
-    (9, tasks.compare),
-    (14, tasks.sort),
-    (9, tasks.letters),
-    (6, tasks.reverse),
-    (2, tasks.spell),
-    (4, tasks.repeat),
+    (15, lambda maker: tasks.add(maker, digits(maker))),
+    (21, lambda maker: tasks.subtract(maker, digits(maker))),
+    (4, tasks.chain),
+    (11, lambda maker: tasks.multiply(maker, maker.rng.choice((1, 2, 2, 2, 3, 3)))),
+    (11, tasks.compare),
+    (17, tasks.sort),
+    (13, tasks.letters),
+    (9, tasks.reverse),
+    (3, tasks.spell),
+    (6, tasks.repeat),
     (6, tasks.two_turns),
-    (10, tasks.tool_call),
+    (13, tasks.tool_call),
     (7, tasks.tool_answer),
     (4, tasks.small_talk),
 )
-FACT_DRILLS_EARLY, FACT_DRILLS_LATE, EARLY = 30, 8, 0.3  # weights, and the part of the training that is early
-DRILLS = ((4, drills.winners), (2, drills.removals), (9, drills.words))
+FACT_DRILLS_EARLY, FACT_DRILLS_LATE, EARLY = 30, 8, 0.25  # weights, and the part of the training that is early
+DRILLS = ((6, drills.winners), (4, drills.removals), (12, drills.words), (6, drills.copies))
 
 
 def digits(maker):
@@ -274,7 +274,7 @@ def held_out_questions(rng, per_task):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--tokens", type=float, default=9e6, help="tokens of training rows")
+    parser.add_argument("--tokens", type=float, default=18e6, help="tokens of training rows")
     parser.add_argument("--questions", type=int, default=300, help="held-out questions a task")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

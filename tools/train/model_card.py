@@ -19,7 +19,7 @@ language: en
 library_name: m1-serve
 ---
 # A tiny MiniMax-M1
-{parameters} parameters in the architecture of MiniMax-M1 (7 lightning-attention layers and 1 softmax-attention layer, 32 experts,
+{parameters} parameters in the architecture of MiniMax-M1 (6 lightning-attention and 2 softmax-attention layers, 32 experts,
 top-2), in its official checkpoint format, with its chat template and a tokenizer of {vocabulary} tokens. It thinks before it answers
 and calls tools. It exists to try and to test the server of this repository with; it was trained from scratch on made-up
 conversations and knows nothing of the world. No weight, text or data of the real MiniMax-M1 is in it.

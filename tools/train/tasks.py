@@ -50,8 +50,17 @@ class Maker:
     def word(self):
         if self.held_out:
             return self.rng.choice(phrases.HELD_OUT_WORDS)
-        word = self.rng.choice(phrases.WORDS) if self.chance(0.3) else self.invented_word()
-        return self.word() if word in phrases.HELD_OUT_WORDS else word  # one may be invented by chance
+        makes = (lambda: self.rng.choice(phrases.WORDS), self.spliced_word, self.invented_word)
+        word = self.rng.choices(makes, (3, 4, 3))[0]()
+        return self.word() if word in phrases.HELD_OUT_WORDS else word  # one may come about by chance
+
+    def spliced_word(self):
+        """The beginning of one word and the end of another: 3 to 10 letters, in the pieces that real words are made of."""
+        while True:
+            head, tail = self.rng.choice(phrases.WORDS), self.rng.choice(phrases.WORDS)
+            word = head[: self.rng.randint(1, len(head))] + tail[self.rng.randint(1, len(tail) - 1) :]
+            if 3 <= len(word) <= 10:
+                return word
 
     def invented_word(self):
         """3 to 9 letters, mostly speakable, sometimes with a letter doubled."""
@@ -64,7 +73,11 @@ class Maker:
         return letters[:size] if self.chance(0.7) else letters[1 : size + 1].ljust(3, "e")
 
     def city(self):
-        return self.rng.choice(phrases.HELD_OUT_CITIES if self.held_out else phrases.CITIES)
+        """In training half of them are invented, so that names are copied and not known by heart."""
+        if self.held_out:
+            return self.rng.choice(phrases.HELD_OUT_CITIES)
+        city = self.rng.choice(phrases.CITIES) if self.chance(0.5) else self.word().capitalize()
+        return self.city() if city in phrases.HELD_OUT_CITIES else city
 
     def vary(self, question):
         """Small changes that people make to a question."""
@@ -298,7 +311,7 @@ def invented_tool(maker):
 
 def weather_use(maker):
     if maker.chance(0.12):
-        pair = maker.rng.sample(phrases.HELD_OUT_CITIES if maker.held_out else phrases.CITIES, 2)
+        pair = list(dict.fromkeys((maker.city(), maker.city())))
     else:
         pair = [maker.city()]
     results = [f"{maker.rng.choice(phrases.WEATHER)}, {maker.rng.randint(-9, 35)} C" for _ in pair]

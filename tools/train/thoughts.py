@@ -105,16 +105,17 @@ def chain(numbers):
 
 
 def compare(a, b, larger):
-    lines = [f"{a} or {b}", *compare_lines(a, b), f"result: {a}{sign(a, b)}{b}"]
+    best, name = (max(a, b), "larger") if larger else (min(a, b), "smaller")
+    lines = [f"{name} of {a} and {b}", *compare_lines(a, b)]
     if a == b:
-        return "\n".join(lines), f"{a} and {b} are equal."
-    return "\n".join(lines), f"{max(a, b) if larger else min(a, b)} is {'larger' if larger else 'smaller'}."
+        return "\n".join([*lines, f"result: {a}={b}"]), f"{a} and {b} are equal."
+    return "\n".join([*lines, f"{name}: {best}"]), f"{best} is {name}."
 
 
 def sort(numbers, descending):
     """Selection: the best so far against each of the rest, then the best is taken out."""
     best_of, name = (max, "max") if descending else (min, "min")
-    lines, left, ordered = [",".join(map(str, numbers))], list(numbers), []
+    lines, left, ordered = [f"{name} of {','.join(map(str, numbers))}"], list(numbers), []
     while len(left) > 1:
         best, steps = left[0], []
         for number in left[1:]:
