@@ -87,6 +87,7 @@ void Engine::Loop() {
   while (!stopping_) {
     HandleCommands(/*poll=*/!idle);
     if (stopping_) break;
+    if (draining_) HandOver();
     ready_ = ExpertsReachable();
     idle = !ready_ || !RunStep();
     Deliver();
@@ -128,7 +129,17 @@ void Engine::FailAll(const absl::Status& status) {
     Finish(key, FailedSequence(key.sequence_id, status));
 }
 
+void Engine::HandOver() {
+  for (const SequenceKey& key : policy_.Keys()) {
+    policy_.Remove(key);
+    if (Client* client = FindClient(key.client_id)) {
+      client->events.preempted_sequence_ids.push_back(key.sequence_id);
+    }
+  }
+}
+
 bool Engine::RunStep() {
+  const absl::Time started = absl::Now();
   StepPlan plan = policy_.Plan();
   for (const SequenceKey& key : plan.preempted) {
     if (Client* client = FindClient(key.client_id)) {
@@ -146,6 +157,7 @@ bool Engine::RunStep() {
                             logits, lse);
         }));
     FinishStep(plan, status);
+    policy_.RecordStep(plan, absl::Now() - started);
   }
   UpdateStats(plan);
   return !plan.rows.empty();

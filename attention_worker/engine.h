@@ -80,7 +80,8 @@ class Engine {
   // The exchange reaches more or fewer experts than before. Also tells the clients when the loop
   // waits for lost ones.
   void OnExpertsChanged();
-  // No new sequences by credit from now on; resident ones go on.
+  // From the end of this step on all sequences, and those that still come, are reported as
+  // preempted, for their routers to go on elsewhere; no more credits.
   void Drain();
   EngineStats stats() const;
 
@@ -130,6 +131,7 @@ class Engine {
   // False while experts are missing; ends all sequences when they were for too long.
   bool ExpertsReachable();
   void FailAll(const absl::Status& status);
+  void HandOver();
 
   // False when nothing could run.
   bool RunStep();

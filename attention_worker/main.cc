@@ -42,12 +42,15 @@ ABSL_FLAG(int64_t, max_context_tokens, 0,
 ABSL_FLAG(int32_t, max_step_tokens, 256, "Rows that a step computes at most");
 ABSL_FLAG(int64_t, max_replay_tokens, 32768,
           "Longer sequences lose their memory to others last when blocks run out");
+ABSL_FLAG(absl::Duration, target_itl, absl::Milliseconds(100),
+          "While sequences decode, steps take as many prompt tokens as keep to this time; 0: all "
+          "that --max_step_tokens allows");
 ABSL_FLAG(absl::Duration, exchange_timeout, absl::Seconds(10),
           "An expert worker that does not answer for so long is lost");
 ABSL_FLAG(absl::Duration, expert_loss_timeout, absl::Seconds(60),
           "Sequences end with UNAVAILABLE when experts are missing for so long");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
-          "After SIGTERM sequences may run on for so long");
+          "After SIGTERM the step that runs may take so long");
 
 namespace m1 {
 namespace {
@@ -63,6 +66,7 @@ AttentionWorkerOptions OptionsFromFlags() {
           .max_context_tokens = absl::GetFlag(FLAGS_max_context_tokens),
           .max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens),
           .max_replay_tokens = absl::GetFlag(FLAGS_max_replay_tokens),
+          .target_itl = absl::GetFlag(FLAGS_target_itl),
           .exchange_timeout = absl::GetFlag(FLAGS_exchange_timeout),
           .expert_loss_timeout = absl::GetFlag(FLAGS_expert_loss_timeout),
           .drain_timeout = absl::GetFlag(FLAGS_drain_timeout)};

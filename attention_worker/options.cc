@@ -79,6 +79,9 @@ absl::Status Validate(const AttentionWorkerOptions& options) {
       CheckFlagRange("max_context_tokens", options.max_context_tokens, 0, INT32_MAX));
   M1_RETURN_IF_ERROR(CheckFlagRange("max_step_tokens", options.max_step_tokens, 1, 65536));
   M1_RETURN_IF_ERROR(CheckFlagRange("max_replay_tokens", options.max_replay_tokens, 0, INT32_MAX));
+  if (options.target_itl != absl::ZeroDuration()) {
+    M1_RETURN_IF_ERROR(CheckTimeout("target_itl", options.target_itl));
+  }
   M1_RETURN_IF_ERROR(CheckTimeout("exchange_timeout", options.exchange_timeout));
   return CheckTimeout("expert_loss_timeout", options.expert_loss_timeout);
 }
@@ -90,6 +93,7 @@ absl::StatusOr<StepLimits> Limits(const AttentionWorkerOptions& options, const M
                     .max_context_tokens = 0,
                     .max_step_tokens = options.max_step_tokens,
                     .max_replay_tokens = options.max_replay_tokens};
+  if (options.target_itl > absl::ZeroDuration()) limits.target_itl = options.target_itl;
   M1_ASSIGN_OR_RETURN(limits.max_context_tokens, ContextTokens(options, config));
   M1_ASSIGN_OR_RETURN(limits.kv_blocks,
                       KvBlocks(options, config, activation_dtype, limits.max_context_tokens));

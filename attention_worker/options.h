@@ -23,11 +23,12 @@ struct AttentionWorkerOptions {
   int64_t max_context_tokens = 0;     // prompt + answer; 0: the model's
   int32_t max_step_tokens = 256;      // rows of a step
   int64_t max_replay_tokens = 32768;  // longer sequences are preempted last
+  absl::Duration target_itl = absl::Milliseconds(100);  // see StepBudget; 0: steps are always full
   absl::Duration exchange_timeout =
       absl::Seconds(10);  // an expert worker that is silent for so long is lost
   absl::Duration expert_loss_timeout =
       absl::Seconds(60);                             // sequences wait so long for lost experts
-  absl::Duration drain_timeout = absl::Seconds(30);  // sequences run on so long after SIGTERM
+  absl::Duration drain_timeout = absl::Seconds(30);  // of the step that runs at SIGTERM
 };
 
 // Errors: InvalidArgument naming the flag, its value and the range.

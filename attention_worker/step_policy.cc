@@ -29,6 +29,26 @@ bool Senior(const Sequence* a, const Sequence* b) {
   return a->key < b->key;
 }
 
+// Prompts of one priority, the oldest first, share a step: half is the oldest one's, what is left
+// goes to those with the fewest tokens to come, and what they leave is the oldest one's again.
+std::vector<PlannedRows> ShareRows(std::vector<Sequence*> prefilling, int64_t budget) {
+  std::vector<PlannedRows> shares{{prefilling.front(), 0}};
+  const auto take = [&](PlannedRows& share, int64_t most) {
+    const int64_t rows = std::min(most, share.sequence->num_pending() - share.num_rows);
+    share.num_rows += rows;
+    budget -= rows;
+  };
+  take(shares.front(), (budget + 1) / 2);
+  std::stable_sort(
+      prefilling.begin() + 1, prefilling.end(),
+      [](const Sequence* a, const Sequence* b) { return a->num_pending() < b->num_pending(); });
+  for (auto other = prefilling.begin() + 1; other != prefilling.end() && budget > 0; ++other) {
+    take(shares.emplace_back(PlannedRows{*other, 0}), budget);
+  }
+  take(shares.front(), budget);
+  return shares;
+}
+
 // The router checks what users send; this keeps a router of another mind from undefined behaviour.
 absl::Status CheckSampling(const SequenceStart& start) {
   const SamplingParams& sampling = start.sampling;
@@ -130,7 +150,10 @@ void Sequence::CountForRepetition(int64_t token_index, float logprob) {
 }
 
 StepPolicy::StepPolicy(const StepLimits& limits)
-    : limits_(limits), slots_(limits.max_sequences), blocks_(limits.kv_blocks) {}
+    : limits_(limits),
+      budget_(limits.target_itl, limits.max_step_tokens),
+      slots_(limits.max_sequences),
+      blocks_(limits.kv_blocks) {}
 
 absl::Status StepPolicy::Add(const SequenceKey& key, SequenceStart start) {
   if (sequences_.contains(key)) {
@@ -280,14 +303,20 @@ void StepPolicy::TakeDecodeRows(StepPlan& plan) {
 }
 
 void StepPolicy::TakePrefillRows(StepPlan& plan) {
-  for (Sequence* sequence : InPhase(SequencePhase::kResident)) {
-    if (sequence->decodes()) continue;
-    const int64_t budget = limits_.max_step_tokens - plan.num_decode_rows - plan.num_prefill_rows;
-    const int64_t rows = std::min(budget, sequence->num_pending());
-    if (rows <= 0) continue;
-    plan.rows.push_back({sequence, rows});
-    sequence->last_step = step_;
-    plan.num_prefill_rows += rows;
+  std::vector<Sequence*> prefilling = InPhase(SequencePhase::kResident);
+  std::erase_if(prefilling, [](const Sequence* sequence) { return sequence->decodes(); });
+  int64_t budget = budget_.PrefillRows(plan.num_decode_rows);
+  for (auto first = prefilling.begin(); first != prefilling.end() && budget > 0;) {
+    const auto last = std::find_if(first, prefilling.end(), [&](const Sequence* sequence) {
+      return sequence->start.priority != (*first)->start.priority;
+    });
+    for (const PlannedRows& rows : ShareRows({first, last}, budget)) {
+      plan.rows.push_back(rows);
+      rows.sequence->last_step = step_;
+      plan.num_prefill_rows += rows.num_rows;
+      budget -= rows.num_rows;
+    }
+    first = last;
   }
 }
 

@@ -3,8 +3,10 @@
 //
 // A sequence waits until it gets a state slot and KV blocks for its tokens and one chunk more; then
 // it is resident until it is removed or preempted. A step takes one row of every sequence that
-// decodes (those that waited longest first when the budget is short), then prefill chunks, first
-// come first served within a priority, until the budget is used up.
+// decodes (those that waited longest first when the budget is short), then prefill chunks of as
+// many rows as StepBudget allows: higher priorities first; within one the oldest prompt has half,
+// so that it comes to its end, and the other half goes to the shortest, so that they need not wait
+// for it.
 #pragma once
 
 #include <compare>
@@ -18,6 +20,7 @@
 #include "attention_worker/lease_pool.h"
 #include "attention_worker/logit_editor.h"
 #include "attention_worker/sequence.h"
+#include "attention_worker/step_budget.h"
 #include "common/kernels/backend.h"
 
 namespace m1 {
@@ -33,6 +36,7 @@ struct StepLimits {
   int64_t max_context_tokens = 0;
   int32_t max_step_tokens = 0;
   int64_t max_replay_tokens = 0;  // longer sequences are preempted only when no shorter one is left
+  absl::Duration target_itl = absl::InfiniteDuration();  // of a step that decodes and prefills
 };
 
 // Sequences are named by whoever sent them.
@@ -119,6 +123,10 @@ class StepPolicy {
   std::vector<SequenceKey> Keys() const;
 
   StepPlan Plan();
+  // The step of this plan took so long.
+  void RecordStep(const StepPlan& plan, absl::Duration elapsed) {
+    budget_.Record(plan.num_decode_rows, plan.num_prefill_rows, elapsed);
+  }
 
   const StepLimits& limits() const { return limits_; }
   int32_t num_waiting() const;
@@ -138,6 +146,7 @@ class StepPolicy {
   void TakePrefillRows(StepPlan& plan);
 
   const StepLimits limits_;
+  StepBudget budget_;
   LeasePool slots_;
   LeasePool blocks_;
   std::map<SequenceKey, std::unique_ptr<Sequence>> sequences_;  // after the pools: leases go first

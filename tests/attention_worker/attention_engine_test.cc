@@ -625,6 +625,20 @@ TEST_F(EngineTest, EveryClientMayUseWhatIsFree) {
                      ABSL_NO_THREAD_SAFETY_ANALYSIS { return !s.credits_.ready; });
 }
 
+TEST_F(EngineTest, DrainHandsOverAtOnce) {
+  Create();
+  Submit(Greedy(1, 100));
+  sink_->WaitFor([](const RecordingSink& s)
+                     ABSL_NO_THREAD_SAFETY_ANALYSIS { return !s.tokens_.empty(); });
+  model_->engine().Drain();
+  Submit(Greedy(2, 3));  // was on its way
+  sink_->WaitFor([](const RecordingSink& s) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return s.num_preempted_ == 2 && !s.credits_.ready;
+  });
+  WaitUntilUnused();
+  EXPECT_TRUE(sink_->finished().empty());
+}
+
 // The loop is inside Combine, where it waits for experts: clients hear of it nevertheless.
 TEST_F(EngineTest, ALossDuringAStepIsTold) {
   Create();

@@ -38,6 +38,7 @@ TEST(AttentionOptionsTest, ErrorsNameTheFlag) {
       {[](auto& o) { o.max_context_tokens = -1; }, "--max_context_tokens is -1"},
       {[](auto& o) { o.max_step_tokens = 0; }, "--max_step_tokens is 0"},
       {[](auto& o) { o.max_replay_tokens = -1; }, "--max_replay_tokens is -1"},
+      {[](auto& o) { o.target_itl = -absl::Seconds(1); }, "--target_itl is -1s"},
       {[](auto& o) { o.exchange_timeout = absl::ZeroDuration(); }, "--exchange_timeout is 0"},
       {[](auto& o) { o.expert_loss_timeout = absl::InfiniteDuration(); },
        "--expert_loss_timeout is inf"}};

@@ -62,11 +62,43 @@ TEST(StepPolicyTest, PrefillsInOrderUnderTheBudget) {
   ASSERT_TRUE(Add(policy, Start(1, 130)).ok());
   ASSERT_TRUE(Add(policy, Start(2, 50)).ok());
   StepPlan plan = policy.Plan();
-  EXPECT_THAT(RowsById(plan), ElementsAre(std::pair(1, 100)));
+  EXPECT_THAT(RowsById(plan), ElementsAre(std::pair(1, 50), std::pair(2, 50)));
   Advance(plan);
   plan = policy.Plan();
-  EXPECT_THAT(RowsById(plan), ElementsAre(std::pair(1, 30), std::pair(2, 50)));
-  EXPECT_EQ(plan.num_decode_rows, 0);
+  EXPECT_THAT(RowsById(plan), ElementsAre(std::pair(2, 1), std::pair(1, 80)));
+  EXPECT_EQ(plan.num_decode_rows, 1);
+}
+
+TEST(StepPolicyTest, TheOldestPromptHasHalfTheShortestTheRest) {
+  StepPolicy policy(Limits());
+  ASSERT_TRUE(Add(policy, Start(1, 300)).ok());
+  ASSERT_TRUE(Add(policy, Start(2, 200)).ok());
+  ASSERT_TRUE(Add(policy, Start(3, 20)).ok());
+  ASSERT_TRUE(Add(policy, Start(4, 60, 10, /*priority=*/1)).ok());
+  EXPECT_THAT(RowsById(policy.Plan()),
+              ElementsAre(std::pair(4, 60), std::pair(1, 20), std::pair(3, 20)));
+}
+
+TEST(StepPolicyTest, ShortPromptsLeaveTheirShareToTheOldest) {
+  StepPolicy policy(Limits());
+  ASSERT_TRUE(Add(policy, Start(1, 300)).ok());
+  ASSERT_TRUE(Add(policy, Start(2, 5)).ok());
+  EXPECT_THAT(RowsById(policy.Plan()), ElementsAre(std::pair(1, 95), std::pair(2, 5)));
+}
+
+TEST(StepPolicyTest, PrefillKeepsToTheTargetWhileOthersDecode) {
+  StepLimits limits = Limits();
+  limits.target_itl = absl::Milliseconds(10);
+  StepPolicy policy(limits);
+  ASSERT_TRUE(Add(policy, Start(1, 3, 900)).ok());
+  Advance(policy.Plan());
+  ASSERT_TRUE(Add(policy, Start(2, 500)).ok());
+  for (int step = 0; step < 8; ++step) {
+    const StepPlan plan = policy.Plan();
+    policy.RecordStep(plan, absl::Milliseconds(plan.num_prefill_rows));
+    Advance(plan);
+  }
+  EXPECT_THAT(RowsById(policy.Plan()), ElementsAre(std::pair(1, 1), std::pair(2, 13)));
 }
 
 TEST(StepPolicyTest, DecodeRowsComeFirst) {

@@ -28,6 +28,7 @@ constexpr ServerFlag kServerFlags[] = {
     {"max_context_tokens", kAttention},
     {"max_step_tokens", kAttention},
     {"max_replay_tokens", kAttention},
+    {"target_itl", kAttention},
     {"exchange_timeout", kAttention},
     {"expert_loss_timeout", kAttention},
     {"drain_timeout", kAttention | kRouterBit},
