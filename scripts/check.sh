@@ -60,6 +60,12 @@ tsan() {
   ctest --preset tsan -j "$M1_JOBS" -L engine --no-tests=error
 }
 
+# As the ordinary suite, with many more deaths.
+failover() {
+  M1_BIN=build/quickstart/bin M1_KILL_STRIDE=8 M1_KILL_ROUNDS=6 .venv/bin/python -m pytest -q -s -p no:cacheprovider \
+    tests/integration/test_failover.py
+}
+
 fuzz() {
   local target found=0
   m1_build fuzz m1_fuzzers
@@ -79,5 +85,6 @@ m1_stage "fuzz" fuzz
 m1_stage "asan+ubsan build and tests of the services" asan_services
 m1_stage "asan+ubsan integration tests" asan_services_integration
 m1_stage "quickstart" scripts/quickstart.sh
+m1_stage "failover" failover
 m1_print_stages
 echo "check.sh: passed"

@@ -62,8 +62,7 @@ TEST(StepBudgetTest, FollowsAMachineThatChanges) {
 
 TEST(StepBudgetTest, NoiseMovesItLittle) {
   StepBudget budget(absl::Milliseconds(50), 4096);
-  Machine machine{
-      .base = absl::Milliseconds(10), .per_row = absl::Microseconds(100), .noise = 0.6};
+  Machine machine{.base = absl::Milliseconds(10), .per_row = absl::Microseconds(100), .noise = 0.6};
   const auto times = Simulate(budget, machine, 2000);
   EXPECT_LT(times[times.size() / 2], absl::Milliseconds(55));
   EXPECT_GT(times[times.size() / 2], absl::Milliseconds(40));

@@ -32,9 +32,7 @@ StepLimits Limits(uint64_t seed) {
 }
 
 // Lower is more senior.
-auto Rank(const SequenceStart& start) {
-  return std::tuple(-start.priority, start.arrival_order);
-}
+auto Rank(const SequenceStart& start) { return std::tuple(-start.priority, start.arrival_order); }
 
 // A request as its router knows it.
 struct Request {
@@ -165,7 +163,9 @@ class World {
   // The most senior holder stays; a long one goes only when no shorter one is left to go.
   void CheckVictims(const std::map<SequenceKey, std::vector<int32_t>>& held, const StepPlan& plan) {
     if (plan.preempted.empty()) return;
-    const auto rank = [&](const SequenceKey& key) { return Rank(requests_[key.sequence_id].start); };
+    const auto rank = [&](const SequenceKey& key) {
+      return Rank(requests_[key.sequence_id].start);
+    };
     std::vector<SequenceKey> holders;
     for (const auto& [key, tokens] : held) holders.push_back(key);
     const auto senior = *std::min_element(
@@ -238,9 +238,8 @@ class World {
       const Sequence& sequence = *policy_.Find(key);
       const bool can_decode = sequence.phase == SequencePhase::kResident && sequence.decodes();
       int& steps = decode_steps_without_[key];
-      const bool had_rows = std::any_of(plan.rows.begin(), plan.rows.end(), [&](const auto& r) {
-        return r.sequence == &sequence;
-      });
+      const bool had_rows = std::any_of(plan.rows.begin(), plan.rows.end(),
+                                        [&](const auto& r) { return r.sequence == &sequence; });
       steps = had_rows || !can_decode ? 0 : steps + 1;
       ASSERT_LE(steps, policy_.limits().max_sequences) << "decoding does not go round";
     }

@@ -121,18 +121,18 @@ std::vector<std::string> ProcessArgs(const UpOptions& options, const ProcessArgs
       args.push_back(absl::StrCat("--shard=", input.index, "/", options.expert_workers));
       break;
     case ProcessKind::kAttentionWorker:
-      args.push_back(absl::StrCat("--expert_workers=",
-                                  options.transport == "inproc"
-                                      ? "inproc"
-                                      : absl::StrJoin(input.expert_addresses, ",")));
+      args.push_back(absl::StrCat(
+          "--expert_workers=",
+          options.transport == "inproc" ? "inproc" : absl::StrJoin(input.expert_addresses, ",")));
       break;
     case ProcessKind::kRouter:
-      args.push_back(absl::StrCat("--attention_workers=",
-                                  absl::StrJoin(input.attention_addresses, ",")));
+      args.push_back(
+          absl::StrCat("--attention_workers=", absl::StrJoin(input.attention_addresses, ",")));
       break;
   }
   for (const auto& [name, value] : options.passed_on) {
-    if ((KindsOf(name) & Bit(input.kind)) != 0) args.push_back(absl::StrCat("--", name, "=", value));
+    if ((KindsOf(name) & Bit(input.kind)) != 0)
+      args.push_back(absl::StrCat("--", name, "=", value));
   }
   return args;
 }
