@@ -1,12 +1,17 @@
 #include "router/control_service.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 #include "common/rpc/grpc_status.h"
 #include "common/text/utf8_stream.h"
@@ -18,6 +23,22 @@ namespace {
 
 // A worker that hangs costs the caller this long.
 constexpr absl::Duration kDescribeTimeout = absl::Milliseconds(500);
+
+constexpr absl::Duration kDrainPollInterval = absl::Milliseconds(20);
+// Before the caller's own deadline.
+constexpr absl::Duration kAnswerMargin = absl::Milliseconds(50);
+
+absl::StatusOr<absl::Duration> ReadWait(const v1::DrainRequest& request) {
+  Violations violations;
+  const google::protobuf::Duration& wait = request.wait();
+  constexpr int64_t kMostSeconds = 24 * 60 * 60;
+  violations.Require(wait.seconds() >= 0 && wait.seconds() <= kMostSeconds && wait.nanos() >= 0 &&
+                         wait.nanos() < 1000000000,
+                     "wait", absl::StrCat(wait.seconds(), " s and ", wait.nanos(), " ns"),
+                     "0 to 24 hours");
+  if (absl::Status status = violations.ToStatus(); !status.ok()) return status;
+  return absl::Seconds(wait.seconds()) + absl::Nanoseconds(wait.nanos());
+}
 
 // What a worker said may be no UTF-8, which a string field must be.
 std::string AsUtf8(absl::string_view text) {
@@ -86,12 +107,16 @@ grpc::Status ControlService::Abort(grpc::ServerContext* /*context*/,
   return grpc::Status::OK;
 }
 
-grpc::Status ControlService::Drain(grpc::ServerContext* /*context*/,
-                                   const v1::DrainRequest* request, v1::DrainResponse* response) {
-  if (request->wait().seconds() != 0 || request->wait().nanos() != 0) {
-    return ToGrpcStatus(absl::UnimplementedError("wait is not implemented by this server"));
-  }
+grpc::Status ControlService::Drain(grpc::ServerContext* context, const v1::DrainRequest* request,
+                                   v1::DrainResponse* response) {
+  const absl::StatusOr<absl::Duration> wait = ReadWait(*request);
+  if (!wait.ok()) return ToGrpcStatus(wait.status());
   dispatcher_->StopAdmission();
+  const absl::Time deadline =
+      std::min(absl::Now() + *wait, absl::FromChrono(context->deadline()) - kAnswerMargin);
+  while (registry_->size() > 0 && absl::Now() < deadline && !context->IsCancelled()) {
+    absl::SleepFor(kDrainPollInterval);
+  }
   response->set_in_flight_request_count(static_cast<int32_t>(registry_->size()));
   return grpc::Status::OK;
 }

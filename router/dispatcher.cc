@@ -34,6 +34,11 @@ absl::StatusOr<int64_t> Dispatcher::Submit(GenerationRequest request,
   return scheduler_.Submit(std::move(request), std::move(sink), clock_->Now());
 }
 
+absl::Duration Dispatcher::AdviseRetry() {
+  MutexLock lock(&mutex_);
+  return scheduler_.AdviseRetry(clock_->Now());
+}
+
 void Dispatcher::Cancel(int64_t id) {
   MutexLock lock(&mutex_);
   scheduler_.Cancel(id);

@@ -54,6 +54,8 @@ class Dispatcher final : public WorkerListener, private CommandSink {
 
   // Errors: ResourceExhausted (queue full), Unavailable (draining).
   absl::StatusOr<int64_t> Submit(GenerationRequest request, std::shared_ptr<SequenceSink> sink);
+  // After ResourceExhausted: when to come again.
+  absl::Duration AdviseRetry();
   void Cancel(int64_t id);
   bool Abort(int64_t id);
   void Resume(int64_t id);

@@ -13,7 +13,9 @@
 namespace m1 {
 namespace {
 
-constexpr absl::Duration kQueueRetryDelay = absl::Seconds(1);
+constexpr absl::Duration kSlowReaderRetryDelay = absl::Seconds(1);
+// After its workers were lost for long: they may be starting.
+constexpr absl::Duration kWorkerRetryDelay = absl::Seconds(5);
 
 v1::FinishReason ReasonOf(AnswerEnd end) {
   switch (end) {
@@ -29,6 +31,16 @@ v1::FinishReason ReasonOf(AnswerEnd end) {
       break;
   }
   return v1::FINISH_REASON_CANCELLED;
+}
+
+// The identity of its certificate, else its address without the port.
+std::string ClientOf(const grpc::CallbackServerContext& context) {
+  if (const auto auth = context.auth_context(); auth != nullptr && auth->IsPeerAuthenticated()) {
+    const std::vector<grpc::string_ref> identity = auth->GetPeerIdentity();
+    if (!identity.empty()) return {identity[0].data(), identity[0].size()};
+  }
+  const std::string peer = context.peer();  // ipv4:10.0.0.1:4711, ipv6:%5B::1%5D:4711, unix:
+  return peer.substr(0, peer.find_last_of(':'));
 }
 
 }  // namespace
@@ -60,6 +72,8 @@ void GenerateCall::Begin(GenerationRequest request) {
     answer_->GoOnAfter(std::span(request.prompt_ids)
                            .last(static_cast<size_t>(request.generated_prompt_token_count)));
   }
+  request.client = ClientOf(*server_context_);
+  request.deadline = absl::FromChrono(server_context_->deadline());
   const absl::StatusOr<int64_t> id = Register(std::move(request));
   bool is_cancelled = false;
   bool is_aborted = false;
@@ -88,7 +102,9 @@ absl::StatusOr<int64_t> GenerateCall::Register(GenerationRequest request) {
     return absl::CancelledError("the client is gone");
   }
   absl::StatusOr<int64_t> id = context_.dispatcher->Submit(std::move(request), shared_from_this());
-  if (absl::IsResourceExhausted(id.status())) return WithRetryDelay(id.status(), kQueueRetryDelay);
+  if (absl::IsResourceExhausted(id.status())) {
+    return WithRetryDelay(id.status(), context_.dispatcher->AdviseRetry());
+  }
   return id;
 }
 
@@ -167,7 +183,7 @@ void GenerateCall::OnFinished(AnswerEnd end, int32_t stop_token_id, absl::Time n
 
 void GenerateCall::OnFailed(const absl::Status& status) {
   MutexLock lock(&mutex_);
-  end_ = status;
+  end_ = absl::IsUnavailable(status) ? WithRetryDelay(status, kWorkerRetryDelay) : status;
   ReleaseId();
   Proceed();
 }
@@ -193,7 +209,7 @@ void GenerateCall::CheckReader(absl::Time now) {
       EndNow(WithRetryDelay(
           absl::ResourceExhaustedError(absl::StrCat(
               "the client did not read for ", absl::FormatDuration(context_.slow_reader_timeout))),
-          kQueueRetryDelay));
+          kSlowReaderRetryDelay));
     } else if (silence > 2 * context_.slow_reader_timeout) {
       // It does not even read the status.
       server_context_->TryCancel();

@@ -171,8 +171,6 @@ const char* PromptField(const v1::GenerateRequest& request) {
 
 absl::Status CheckImplemented(const v1::GenerateRequest& request) {
   if (request.sampling().sample_count() > 1) return Missing("sampling.sample_count");
-  if (request.priority() != 0) return Missing("priority");
-  if (request.has_session_id()) return Missing("session_id");
   return absl::OkStatus();
 }
 
@@ -224,6 +222,8 @@ GenerationRequest ReadRequest(const v1::GenerateRequest& request,
   read.candidate_count = request.output().candidate_count();
   read.prompt_logprobs = request.output().prompt_logprobs();
   read.prompt_token_ids = request.output().prompt_token_ids();
+  read.priority = request.priority();
+  read.session_id = request.session_id();
   if (request.has_queue_timeout()) {
     read.queue_timeout = absl::Seconds(request.queue_timeout().seconds()) +
                          absl::Nanoseconds(request.queue_timeout().nanos());

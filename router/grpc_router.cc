@@ -23,6 +23,7 @@ Router::Router(const RouterOptions& options, std::unique_ptr<Vocabulary> vocabul
     : options_(options), vocabulary_(std::move(vocabulary)), pool_(kPoolThreads, kPoolQueueSize) {
   const SchedulerOptions scheduler_options{.pieces = vocabulary_.get(),
                                            .queue_size = options.queue_size,
+                                           .priority_ageing = options.priority_ageing,
                                            .worker_loss_timeout = options.worker_loss_timeout};
   dispatcher_ = std::make_unique<Dispatcher>(scheduler_options, &clock_, [this](bool is_ready) {
     MutexLock lock(&server_mutex_);

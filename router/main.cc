@@ -28,6 +28,10 @@ ABSL_FLAG(
     "Addresses of the attention workers, separated by commas; dns:///NAME:PORT stands for all "
     "addresses of the name, resolved again every 5 s. Required.");
 ABSL_FLAG(int, queue_size, 1024, "Requests that may wait for a worker, 1..1000000.");
+ABSL_FLAG(
+    absl::Duration, priority_ageing, absl::Minutes(1),
+    "What a point of priority is worth: a waiting request goes before those that came so much "
+    "later with a point more.");
 ABSL_FLAG(int, max_message_bytes, 64 << 20,
           "Largest message received, and largest answer of Tokenize and Detokenize, in bytes.");
 ABSL_FLAG(absl::Duration, worker_loss_timeout, absl::Seconds(60),
@@ -59,6 +63,7 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
                         .model_directory = absl::GetFlag(FLAGS_model),
                         .attention_workers = {},
                         .queue_size = absl::GetFlag(FLAGS_queue_size),
+                        .priority_ageing = absl::GetFlag(FLAGS_priority_ageing),
                         .max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes),
                         .worker_loss_timeout = absl::GetFlag(FLAGS_worker_loss_timeout),
                         .drain_timeout = absl::GetFlag(FLAGS_drain_timeout),
@@ -83,6 +88,7 @@ int Run() {
   M1_LOG(kInfo) << "event=start model=" << options->model_directory
                 << " attention_workers=" << absl::StrJoin(options->attention_workers, ",")
                 << " queue_size=" << options->queue_size
+                << " priority_ageing=" << absl::FormatDuration(options->priority_ageing)
                 << " max_message_bytes=" << options->max_message_bytes
                 << " worker_loss_timeout=" << absl::FormatDuration(options->worker_loss_timeout)
                 << " drain_timeout=" << absl::FormatDuration(options->drain_timeout)

@@ -30,6 +30,10 @@ absl::Status RouterOptions::Validate() const {
   if (attention_workers.empty()) {
     status.Update(BadFlag("attention_workers", "empty", "a list of at least one address"));
   }
+  if (priority_ageing <= absl::ZeroDuration() || priority_ageing > absl::Hours(24)) {
+    status.Update(BadFlag("priority_ageing", absl::FormatDuration(priority_ageing),
+                          "above zero, at most 24h"));
+  }
   if (worker_loss_timeout <= absl::ZeroDuration()) {
     status.Update(
         BadFlag("worker_loss_timeout", absl::FormatDuration(worker_loss_timeout), "above zero"));

@@ -21,6 +21,9 @@ struct RouterOptions {
   std::vector<std::string> attention_workers;
   // Requests that may wait for a worker, 1..1000000; more are refused with RESOURCE_EXHAUSTED.
   int queue_size = 1024;
+  // A waiting request goes before those that came later by so much for each point of priority that
+  // they have more; above zero, at most a day.
+  absl::Duration priority_ageing = absl::Minutes(1);
   // Largest message received, and largest answer of Tokenize and Detokenize; 1024..2147483647
   // bytes.
   int max_message_bytes = 64 << 20;

@@ -1,5 +1,6 @@
 // Which worker starts a sequence: of those that can take it now, the one with the fewest tokens
-// outstanding, then the first.
+// outstanding, then the first; or the one that served its session last, as long as that has at most
+// kAffinitySlackTokens more outstanding.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,8 @@
 #include <vector>
 
 namespace m1 {
+
+inline constexpr int64_t kAffinitySlackTokens = 65536;
 
 // One worker as the policy sees it.
 struct PlacementCandidate {
@@ -22,6 +25,8 @@ struct Placement {
   std::optional<int> worker_index;  // into the candidates; absent: nobody can start it now
 };
 
-Placement ChooseWorker(const std::vector<PlacementCandidate>& candidates);
+// `preferred`: of the session.
+Placement ChooseWorker(const std::vector<PlacementCandidate>& candidates,
+                       std::optional<int> preferred = std::nullopt);
 
 }  // namespace m1

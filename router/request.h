@@ -61,7 +61,11 @@ struct GenerationRequest {
   int32_t candidate_count = 0;
   bool prompt_logprobs = false;
   bool prompt_token_ids = false;
+  int32_t priority = 0;                                     // higher first
+  std::string client;                                       // who asks, for fair shares
+  std::string session_id;                                   // empty: none
   absl::Duration queue_timeout = absl::InfiniteDuration();  // longest wait for the first start
+  absl::Time deadline = absl::InfiniteFuture();             // the client's
 };
 
 }  // namespace m1

@@ -13,11 +13,7 @@ namespace {
 // A sequence that loses this many workers without any output between is not tried again: it may be
 // what kills them.
 constexpr int kMaxLossesInARow = 4;
-
-// Tokens that the sequence may reach; what a worker has to compute when it starts it.
-int64_t MaxTotalTokens(const RoutedSequence& sequence) {
-  return sequence.num_tokens() + std::max<int64_t>(0, sequence.num_remaining());
-}
+constexpr size_t kMaxSessions = 65536;
 
 // What an earlier stream has generated counts into the budget.
 absl::Status RecordEarlierTokens(const GenerationRequest& request, ThinkingBudget* thinking) {
@@ -38,7 +34,9 @@ Scheduler::Scheduler(const SchedulerOptions& options, CommandSink* commands)
     : options_(options),
       commands_(commands),
       workers_(static_cast<size_t>(options.num_workers)),
-      queue_(static_cast<size_t>(options.queue_size)) {}
+      queue_(static_cast<size_t>(options.queue_size), options.priority_ageing),
+      retry_advice_(static_cast<size_t>(options.queue_size)),
+      sessions_(kMaxSessions) {}
 
 absl::StatusOr<int64_t> Scheduler::Submit(GenerationRequest request,
                                           std::shared_ptr<SequenceSink> sink, absl::Time now) {
@@ -48,17 +46,17 @@ absl::StatusOr<int64_t> Scheduler::Submit(GenerationRequest request,
     M1_RETURN_IF_ERROR(RecordEarlierTokens(request, &*sequence->thinking));
   }
   const int64_t id = next_arrival_order_;
-  if (!queue_.TryPush(id)) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the queue is full: ", queue_.capacity(), " requests are waiting"));
-  }
-  ++next_arrival_order_;
   sequence->arrival_order = id;
   sequence->max_new_tokens = BoundAtArrival(request);
   sequence->request = std::move(request);
   sequence->sink = std::move(sink);
   sequence->arrival_time = now;
   sequence->unserved_since = now;
+  if (!queue_.TryPush(sequence->ticket())) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the queue is full: ", queue_.capacity(), " requests are waiting"));
+  }
+  ++next_arrival_order_;
   sequences_.emplace(id, std::move(sequence));
   DispatchWaiting(now);
   return id;
@@ -109,6 +107,7 @@ absl::Status Scheduler::OnWelcome(int worker_index, const WorkerWelcome& welcome
   worker.identity = welcome.identity;
   worker.limits = welcome.limits;
   worker.ledger.Update(welcome.credits);
+  queue_.BringBack();
   DispatchWaiting(now);
   return absl::OkStatus();
 }
@@ -139,7 +138,9 @@ void Scheduler::OnStep(int worker_index, WorkerEvents events, absl::Time now) {
     if (RoutedSequence* sequence = FindRunning(worker_index, id)) CancelOnWorker(sequence);
   }
   for (int64_t id : events.paused_sequence_ids) HandlePaused(worker_index, id);
+  const bool was_ready = worker.is_ready();
   worker.ledger.Update(events.credits);
+  if (worker.is_ready() && !was_ready) queue_.BringBack();
   DispatchWaiting(now);
 }
 
@@ -157,8 +158,12 @@ void Scheduler::OnLost(int worker_index, absl::Time now) {
 
 void Scheduler::Tick(absl::Time now) {
   for (auto it = queue_.waiting().begin(); it != queue_.waiting().end();) {
-    RoutedSequence* sequence = Find(*it);
+    RoutedSequence* sequence = Find(it->first);
     ++it;  // what follows may take the sequence out of the queue
+    if (now >= sequence->request.deadline) {
+      Fail(sequence, absl::DeadlineExceededError("the client's deadline passed in the queue"));
+      continue;
+    }
     const absl::Duration waited = now - sequence->arrival_time;
     if (!sequence->was_started && waited > sequence->request.queue_timeout) {
       Fail(sequence, absl::DeadlineExceededError(absl::StrCat(
@@ -225,25 +230,6 @@ RoutedSequence* Scheduler::FindRunning(int worker_index, int64_t worker_sequence
   return it == running.end() ? nullptr : it->second;
 }
 
-// Strictly in order of arrival: who waits for credits holds back all later ones, so that a long
-// prompt is not passed over for ever. Who waits for a worker to come back holds back nobody.
-void Scheduler::DispatchWaiting(absl::Time now) {
-  for (auto it = queue_.waiting().begin(); it != queue_.waiting().end();) {
-    RoutedSequence* sequence = Find(*it);
-    ++it;  // what follows may take the sequence out of the queue
-    const Placement placement = Place(*sequence);
-    if (!placement.any_eligible) continue;
-    if (!placement.any_can_hold) {
-      Fail(sequence, absl::InvalidArgumentError(absl::StrCat(
-                         sequence->num_tokens(),
-                         " tokens of prompt and answer, more than any attention worker holds")));
-      continue;
-    }
-    if (!placement.worker_index) return;
-    StartOn(*placement.worker_index, sequence, now);
-  }
-}
-
 int32_t Scheduler::BoundAtArrival(const GenerationRequest& request) const {
   const auto num_tokens = static_cast<int64_t>(request.prompt_ids.size());
   int64_t bound = request.max_new_tokens;
@@ -254,59 +240,6 @@ int32_t Scheduler::BoundAtArrival(const GenerationRequest& request) const {
     }
   }
   return static_cast<int32_t>(bound);
-}
-
-int64_t Scheduler::TokensToHold(const RoutedSequence& sequence) const {
-  const int64_t whole = MaxTotalTokens(sequence);
-  if (sequence.was_started) return whole;
-  int64_t most = 0;
-  for (const WorkerState& worker : workers_) {
-    if (worker.is_ready()) most = std::max(most, worker.limits.max_sequence_tokens());
-  }
-  if (whole <= most) return whole;
-  return most > sequence.num_tokens() ? sequence.num_tokens() + 1 : sequence.num_tokens();
-}
-
-Placement Scheduler::Place(const RoutedSequence& sequence) const {
-  std::vector<PlacementCandidate> candidates(workers_.size());
-  const int64_t reach = TokensToHold(sequence);
-  for (size_t i = 0; i < workers_.size(); ++i) {
-    const WorkerState& worker = workers_[i];
-    if (!worker.is_ready()) continue;
-    const WorkerLimits& limits = worker.limits;
-    const bool can_hold = reach <= limits.max_sequence_tokens();
-    const bool same_identity = !sequence.identity || *sequence.identity == worker.identity;
-    candidates[i] = {
-        .is_eligible = same_identity && (can_hold || !sequence.was_started),
-        .can_hold = can_hold,
-        .has_credits =
-            worker.ledger.CanStart(KvBlocksToStart(sequence.num_start_tokens(), limits.kv_blocks)),
-        .outstanding_tokens = worker.outstanding_tokens,
-    };
-  }
-  return ChooseWorker(candidates);
-}
-
-void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time now) {
-  WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
-  queue_.Remove(sequence->arrival_order);
-  if (!sequence->was_started) {
-    sequence->was_started = true;
-    const int64_t room =
-        std::max<int64_t>(0, worker.limits.max_sequence_tokens() - sequence->num_tokens());
-    sequence->max_new_tokens = static_cast<int32_t>(
-        std::min<int64_t>(sequence->max_new_tokens, room + sequence->num_generated()));
-    sequence->sink->OnStarted(now);
-  }
-  sequence->state = SequenceState::kRunning;
-  sequence->worker_index = worker_index;
-  sequence->worker_sequence_id = worker.next_sequence_id++;
-  sequence->outstanding_tokens = MaxTotalTokens(*sequence);
-  worker.outstanding_tokens += sequence->outstanding_tokens;
-  worker.running.emplace(sequence->worker_sequence_id, sequence);
-  worker.ledger.Start(KvBlocksToStart(sequence->num_start_tokens(), worker.limits.kv_blocks));
-  sequence->pause_at_generated_count = NextPause(*sequence);
-  commands_->Send(worker_index, MakeStartCommand(*sequence));
 }
 
 void Scheduler::RequeueAfterLoss(RoutedSequence* sequence, absl::Time now) {
@@ -323,7 +256,7 @@ void Scheduler::Requeue(RoutedSequence* sequence, absl::Time now) {
   }
   sequence->state = SequenceState::kQueued;
   sequence->unserved_since = now;
-  queue_.Return(sequence->arrival_order);
+  queue_.Return(sequence->ticket());
 }
 
 void Scheduler::Detach(RoutedSequence* sequence) {
@@ -333,6 +266,7 @@ void Scheduler::Detach(RoutedSequence* sequence) {
   worker.running.erase(sequence->worker_sequence_id);
   sequence->worker_index = -1;
   sequence->outstanding_tokens = 0;
+  sequence->is_being_preempted = false;
   sequence->state = SequenceState::kParked;
 }
 
@@ -357,6 +291,7 @@ void Scheduler::Fail(RoutedSequence* sequence, const absl::Status& status) {
 void Scheduler::Erase(RoutedSequence* sequence) {
   Detach(sequence);
   queue_.Remove(sequence->arrival_order);
+  queue_.Leave(sequence->ticket());
   sequences_.erase(sequence->arrival_order);
 }
 

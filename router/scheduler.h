@@ -1,8 +1,9 @@
 // The router's order of work: which request waits, which runs where, what is replayed.
 //
-// First come, first served; a request is started only against a worker's credits. What a worker
-// drops, or held when it was lost, goes back to the place of its arrival and is started again from
-// its resume point on any worker of the same identity, so the reader sees one stream without gap.
+// In the order of WorkQueue; a request is started only against a worker's credits. Where they are
+// missing, running requests of lower priority make room. What a worker drops, or held when it was
+// lost, goes back to the head of its class and is started again from its resume point on any worker
+// of the same identity, so the reader sees one stream without gap.
 // One fleet has one identity: while a worker is connected, another identity is refused.
 #pragma once
 
@@ -18,8 +19,10 @@
 
 #include "router/credits.h"
 #include "router/placement_policy.h"
-#include "router/queue.h"
+#include "router/retry_advice.h"
 #include "router/sequence.h"
+#include "router/session_affinity.h"
+#include "router/work_queue.h"
 #include "router/worker_protocol.h"
 
 namespace m1 {
@@ -36,6 +39,8 @@ struct SchedulerOptions {
   const TokenPieces* pieces = nullptr;
   int num_workers = 0;
   int queue_size = 1024;
+  // What a point of priority is worth against waiting.
+  absl::Duration priority_ageing = absl::Minutes(1);
   // How long a request waits while no worker could run it.
   absl::Duration worker_loss_timeout = absl::Seconds(60);
 };
@@ -64,6 +69,8 @@ class Scheduler {
   // Errors: ResourceExhausted when the queue is full.
   absl::StatusOr<int64_t> Submit(GenerationRequest request, std::shared_ptr<SequenceSink> sink,
                                  absl::Time now);
+  // When a request that was refused for a full queue should come again.
+  absl::Duration AdviseRetry(absl::Time now) { return retry_advice_.Advise(now); }
   // The reader is gone: nothing more is delivered. No effect when the request is over.
   void Cancel(int64_t id);
   // Ends the request with kCancelled; false when it is over.
@@ -114,7 +121,12 @@ class Scheduler {
   // is fixed, and only who can take it there may have it.
   int64_t TokensToHold(const RoutedSequence& sequence) const;
   Placement Place(const RoutedSequence& sequence) const;
+  std::optional<int> PreferredWorker(const RoutedSequence& sequence) const;
   void StartOn(int worker_index, RoutedSequence* sequence, absl::Time now);
+  // Has running sequences of lower priority preempted for one that waits for credits, if any can.
+  void MakeRoom(const RoutedSequence& sequence);
+  std::optional<std::vector<int64_t>> VictimsOn(const WorkerState& worker,
+                                                const RoutedSequence& sequence) const;
 
   // False: the sink is full.
   bool DeliverPromptTokens(int worker_index, PromptTokensEvent scored);
@@ -137,7 +149,9 @@ class Scheduler {
   const SchedulerOptions options_;
   CommandSink* const commands_;
   std::vector<WorkerState> workers_;
-  RequestQueue queue_;
+  WorkQueue queue_;
+  RetryAdvice retry_advice_;
+  SessionAffinity sessions_;
   absl::flat_hash_map<int64_t, std::unique_ptr<RoutedSequence>> sequences_;
   int64_t next_arrival_order_ = 1;
 };

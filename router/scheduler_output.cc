@@ -63,6 +63,7 @@ bool Scheduler::DeliverTokens(int worker_index, TokensEvent event, absl::Time no
   sequence->losses_in_a_row = 0;
   sequence->outstanding_tokens -= num_tokens;
   worker.outstanding_tokens -= num_tokens;
+  queue_.Charge(sequence->ticket(), num_tokens);
   const SinkState state = sequence->sink->OnTokens(std::move(event.tokens), now);
   if (state == SinkState::kIsComplete) {
     CancelOnWorker(sequence);

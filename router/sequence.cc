@@ -25,6 +25,7 @@ StartCommand MakeStartCommand(const RoutedSequence& sequence) {
   start.candidate_count = request.candidate_count;
   start.prompt_logprobs = request.prompt_logprobs;
   start.next_prompt_logprob_index = sequence.resume.next_prompt_logprob_index;
+  start.priority = request.priority;
   start.arrival_order = sequence.arrival_order;
   start.repetition_run = sequence.resume.repetition_run;
   if (sequence.thinking) {

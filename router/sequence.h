@@ -12,6 +12,7 @@
 
 #include "router/request.h"
 #include "router/thinking_budget.h"
+#include "router/work_queue.h"
 #include "router/worker_protocol.h"
 
 namespace m1 {
@@ -72,12 +73,19 @@ struct RoutedSequence {
   int64_t worker_sequence_id = 0;        // kRunning
   int64_t outstanding_tokens = 0;        // kRunning: its share of the worker's
   int32_t pause_at_generated_count = 0;  // kRunning: where the worker waits for word; 0: nowhere
+  bool is_being_preempted = false;       // kRunning: the worker was asked to drop it
 
   int64_t num_tokens() const {
     return static_cast<int64_t>(request.prompt_ids.size() + resume.emitted_ids.size());
   }
   int64_t num_generated() const {
     return request.generated_prompt_token_count + static_cast<int64_t>(resume.emitted_ids.size());
+  }
+  Ticket ticket() const {
+    return {.arrival_order = arrival_order,
+            .arrival_time = arrival_time,
+            .priority = request.priority,
+            .client = request.client};
   }
   // Tokens that may still come.
   int64_t num_remaining() const { return max_new_tokens - num_generated(); }

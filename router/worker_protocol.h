@@ -74,6 +74,7 @@ struct StartCommand {
   int32_t candidate_count = 0;
   bool prompt_logprobs = false;
   int32_t next_prompt_logprob_index = 0;
+  int32_t priority = 0;
   int64_t arrival_order = 0;
   int32_t repetition_run = 0;
   std::vector<int32_t> fed_token_ids;    // taken at once, see TakeTokensCommand
@@ -81,6 +82,11 @@ struct StartCommand {
 };
 
 struct CancelCommand {
+  int64_t sequence_id = 0;
+};
+
+// Drops the sequence, which is reported as preempted.
+struct PreemptCommand {
   int64_t sequence_id = 0;
 };
 
@@ -97,7 +103,8 @@ struct TakeTokensCommand {
   int32_t pause_at_generated_count = 0;  // the next one
 };
 
-using WorkerCommand = std::variant<StartCommand, CancelCommand, ContinueCommand, TakeTokensCommand>;
+using WorkerCommand =
+    std::variant<StartCommand, CancelCommand, PreemptCommand, ContinueCommand, TakeTokensCommand>;
 
 // --- Events ---
 

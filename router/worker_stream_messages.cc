@@ -33,6 +33,7 @@ void Fill(const StartCommand& start, v1::Start* proto) {
   report->set_candidate_count(start.candidate_count);
   report->set_prompt_logprobs(start.prompt_logprobs);
   report->set_next_prompt_logprob_index(start.next_prompt_logprob_index);
+  proto->set_priority(start.priority);
   proto->set_arrival_order(start.arrival_order);
   proto->set_repetition_run(start.repetition_run);
   proto->set_pause_at_generated_count(start.pause_at_generated_count);
@@ -88,6 +89,8 @@ v1::RunCommand ToProto(const WorkerCommand& command) {
     Fill(*start, proto.mutable_start());
   } else if (const auto* cancel = std::get_if<CancelCommand>(&command)) {
     proto.mutable_cancel()->set_sequence_id(cancel->sequence_id);
+  } else if (const auto* preempt = std::get_if<PreemptCommand>(&command)) {
+    proto.mutable_preempt()->set_sequence_id(preempt->sequence_id);
   } else if (const auto* go_on = std::get_if<ContinueCommand>(&command)) {
     proto.mutable_continue_sequence()->set_sequence_id(go_on->sequence_id);
     proto.mutable_continue_sequence()->set_pause_at_generated_count(

@@ -179,7 +179,7 @@ TEST_F(ClientTest, BadRequestDetailsReachTheClient) {
   empty.set_text("");
   EXPECT_THAT(Generate(empty).status.error_message(), HasSubstr("text"));
   v1::GenerateRequest later = TokenRequest({1}, 10);
-  later.set_priority(5);
+  later.mutable_sampling()->set_sample_count(2);
   EXPECT_EQ(Generate(later).status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
 }
 

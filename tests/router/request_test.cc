@@ -169,8 +169,6 @@ TEST(RequestTest, AllViolationsAreToldUpToALimit) {
 TEST(RequestTest, ValidButMissingFeaturesAreUnimplemented) {
   const std::vector<std::pair<const char*, const char*>> cases = {
       {"sampling.sample_count", "sampling { sample_count: 2 }"},
-      {"priority", "priority: 1"},
-      {"session_id", "session_id: 's'"},
   };
   for (const auto& entry : cases) {
     const v1::GenerateRequest request =
@@ -185,7 +183,8 @@ TEST(RequestTest, DefaultsWrittenOutAreImplemented) {
   EXPECT_OK(CheckImplemented(FromText(
       "text: 'a' sampling { repetition_penalty: 1 presence_penalty: 0 frequency_penalty: 0 "
       "sample_count: 1 } stopping { min_new_tokens: 0 include_stop_text: false } thinking { "
-      "closing_text: '\\n</think>\\n\\n' } priority: 0 generated_prompt_token_count: 0 "
+      "closing_text: '\\n</think>\\n\\n' } priority: 7 session_id: 's' "
+      "generated_prompt_token_count: 0 "
       "queue_timeout { seconds: 1 }")));
 }
 

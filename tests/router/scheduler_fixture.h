@@ -52,6 +52,8 @@ class RecordingCommands final : public CommandSink {
       starts.emplace_back(worker_index, std::move(*start));
     } else if (auto* cancel = std::get_if<CancelCommand>(&command)) {
       cancels.emplace_back(worker_index, cancel->sequence_id);
+    } else if (auto* preempt = std::get_if<PreemptCommand>(&command)) {
+      preempts.emplace_back(worker_index, preempt->sequence_id);
     } else {
       ++num_continues;
     }
@@ -59,6 +61,7 @@ class RecordingCommands final : public CommandSink {
 
   std::vector<std::pair<int, StartCommand>> starts;
   std::vector<std::pair<int, int64_t>> cancels;
+  std::vector<std::pair<int, int64_t>> preempts;
   int num_continues = 0;  // and tokens to take
 };
 

@@ -33,6 +33,7 @@ constexpr ServerFlag kServerFlags[] = {
     {"expert_loss_timeout", kAttention},
     {"drain_timeout", kAttention | kRouterBit},
     {"queue_size", kRouterBit},
+    {"priority_ageing", kRouterBit},
     {"max_message_bytes", kRouterBit},
     {"worker_loss_timeout", kRouterBit},
     {"repetition_probability", kRouterBit},

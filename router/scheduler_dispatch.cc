@@ -1,0 +1,145 @@
+// Who is started next, where, and who makes room for it.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "router/preemption_policy.h"
+#include "router/scheduler.h"
+
+namespace m1 {
+namespace {
+
+// Tokens that the sequence may reach; what a worker has to compute when it starts it.
+int64_t MaxTotalTokens(const RoutedSequence& sequence) {
+  return sequence.num_tokens() + std::max<int64_t>(0, sequence.num_remaining());
+}
+
+}  // namespace
+
+// In the queue's order: who waits for credits holds back all later ones, so that a long prompt is
+// not passed over for ever. Who waits for a worker to come back holds back nobody.
+void Scheduler::DispatchWaiting(absl::Time now) {
+  while (const std::optional<int64_t> next = queue_.Next()) {
+    RoutedSequence* sequence = Find(*next);
+    if (now >= sequence->request.deadline) {
+      Fail(sequence, absl::DeadlineExceededError("the client's deadline passed in the queue"));
+      continue;
+    }
+    const Placement placement = Place(*sequence);
+    if (!placement.any_eligible) {
+      queue_.SetAside(*next);
+      continue;
+    }
+    if (!placement.any_can_hold) {
+      Fail(sequence, absl::InvalidArgumentError(absl::StrCat(
+                         sequence->num_tokens(),
+                         " tokens of prompt and answer, more than any attention worker holds")));
+      continue;
+    }
+    if (!placement.worker_index) return MakeRoom(*sequence);
+    StartOn(*placement.worker_index, sequence, now);
+  }
+}
+
+int64_t Scheduler::TokensToHold(const RoutedSequence& sequence) const {
+  const int64_t whole = MaxTotalTokens(sequence);
+  if (sequence.was_started) return whole;
+  int64_t most = 0;
+  for (const WorkerState& worker : workers_) {
+    if (worker.is_ready()) most = std::max(most, worker.limits.max_sequence_tokens());
+  }
+  if (whole <= most) return whole;
+  return most > sequence.num_tokens() ? sequence.num_tokens() + 1 : sequence.num_tokens();
+}
+
+Placement Scheduler::Place(const RoutedSequence& sequence) const {
+  std::vector<PlacementCandidate> candidates(workers_.size());
+  const int64_t reach = TokensToHold(sequence);
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    const WorkerState& worker = workers_[i];
+    if (!worker.is_ready()) continue;
+    const WorkerLimits& limits = worker.limits;
+    const bool can_hold = reach <= limits.max_sequence_tokens();
+    const bool same_identity = !sequence.identity || *sequence.identity == worker.identity;
+    candidates[i] = {
+        .is_eligible = same_identity && (can_hold || !sequence.was_started),
+        .can_hold = can_hold,
+        .has_credits =
+            worker.ledger.CanStart(KvBlocksToStart(sequence.num_start_tokens(), limits.kv_blocks)),
+        .outstanding_tokens = worker.outstanding_tokens,
+    };
+  }
+  return ChooseWorker(candidates, PreferredWorker(sequence));
+}
+
+std::optional<int> Scheduler::PreferredWorker(const RoutedSequence& sequence) const {
+  const std::optional<int> worker = sessions_.Find(sequence.request.session_id);
+  return worker && *worker < num_workers() ? worker : std::nullopt;
+}
+
+// On the worker that has to drop the fewest.
+void Scheduler::MakeRoom(const RoutedSequence& sequence) {
+  const int64_t reach = TokensToHold(sequence);
+  std::optional<std::vector<int64_t>> fewest;
+  int chosen = -1;
+  for (int i = 0; i < num_workers(); ++i) {
+    const WorkerState& worker = workers_[static_cast<size_t>(i)];
+    if (!worker.is_ready() || reach > worker.limits.max_sequence_tokens()) continue;
+    std::optional<std::vector<int64_t>> victims = VictimsOn(worker, sequence);
+    if (!victims || (fewest && fewest->size() <= victims->size())) continue;
+    fewest = std::move(victims);
+    chosen = i;
+  }
+  if (!fewest) return;
+  for (const int64_t id : *fewest) {
+    FindRunning(chosen, id)->is_being_preempted = true;
+    commands_->Send(chosen, PreemptCommand{.sequence_id = id});
+  }
+}
+
+std::optional<std::vector<int64_t>> Scheduler::VictimsOn(const WorkerState& worker,
+                                                         const RoutedSequence& sequence) const {
+  const int64_t pool = worker.limits.kv_blocks;
+  std::vector<PreemptionCandidate> running;
+  for (const auto& [id, other] : worker.running) {
+    running.push_back({.id = id,
+                       .priority = other->request.priority,
+                       .head_start = HeadStart(other->ticket(), options_.priority_ageing),
+                       .arrival_order = other->arrival_order,
+                       .kv_blocks = KvBlocksToStart(other->num_tokens(), pool),
+                       .is_being_preempted = other->is_being_preempted});
+  }
+  return ChooseVictims(
+      sequence.request.priority, HeadStart(sequence.ticket(), options_.priority_ageing),
+      {.slots = 1, .kv_blocks = KvBlocksToStart(sequence.num_start_tokens(), pool)},
+      {.slots = worker.ledger.available_slots(), .kv_blocks = worker.ledger.available_kv_blocks()},
+      std::move(running));
+}
+
+void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time now) {
+  WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
+  queue_.Remove(sequence->arrival_order);
+  retry_advice_.OnDeparture(now);
+  sessions_.Remember(sequence->request.session_id, worker_index);
+  if (!sequence->was_started) {
+    sequence->was_started = true;
+    queue_.Charge(sequence->ticket(), sequence->num_tokens());
+    const int64_t room =
+        std::max<int64_t>(0, worker.limits.max_sequence_tokens() - sequence->num_tokens());
+    sequence->max_new_tokens = static_cast<int32_t>(
+        std::min<int64_t>(sequence->max_new_tokens, room + sequence->num_generated()));
+    sequence->sink->OnStarted(now);
+  }
+  sequence->state = SequenceState::kRunning;
+  sequence->worker_index = worker_index;
+  sequence->worker_sequence_id = worker.next_sequence_id++;
+  sequence->outstanding_tokens = MaxTotalTokens(*sequence);
+  worker.outstanding_tokens += sequence->outstanding_tokens;
+  worker.running.emplace(sequence->worker_sequence_id, sequence);
+  worker.ledger.Start(KvBlocksToStart(sequence->num_start_tokens(), worker.limits.kv_blocks));
+  sequence->pause_at_generated_count = NextPause(*sequence);
+  commands_->Send(worker_index, MakeStartCommand(*sequence));
+}
+
+}  // namespace m1

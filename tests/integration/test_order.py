@@ -1,0 +1,154 @@
+"""The order of work: priorities and their preemptions, a full queue, deadlines, draining the router."""
+
+import random
+import threading
+import time
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from client import Client
+from cluster import Cluster, wait_until
+
+MODEL = "models/tiny"
+
+
+def long_requests(client, count, max_new_tokens, priority=None):
+    requests = []
+    for i in range(count):
+        request = client.request(chat=[("user", f"{300 + 7 * i} + {400 - 3 * i}")], temperature=i % 2, seed=i,
+                                 ignore_eos=True, max_new_tokens=max_new_tokens)
+        if priority is not None:
+            request.priority = priority
+        requests.append(request)
+    return requests
+
+
+def retry_delay(error):
+    """Seconds of the RetryInfo that came with an error."""
+    details = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    for packed in status_pb2.Status.FromString(details).details:
+        info = error_details_pb2.RetryInfo()
+        if packed.Unpack(info):
+            return info.retry_delay.seconds + info.retry_delay.nanos / 1e9
+    raise AssertionError("no RetryInfo")
+
+
+def in_background(work):
+    """A thread of `work` and the list that gets what it returns."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    return thread, results
+
+
+def test_higher_priority_takes_the_place_of_lower(stubs):
+    with Cluster(MODEL, expert_workers=2, attention_flags=["--max_sequences=2"]) as cluster:
+        with Client(cluster.target) as client:
+            low, high = long_requests(client, 2, 600, priority=-3), long_requests(client, 2, 40, priority=3)
+            plain = [client.send(request).key() for request in low + high]
+            lows, low_answers = in_background(lambda: client.send_all(low))
+            wait_until(lambda: client.load().running_request_count == 2, 30, "both places are taken")
+            high_answers = client.send_all(high)
+            assert lows.is_alive(), "the low ones were over before the high ones"
+            lows.join()
+            assert [answer.key() for answer in low_answers[0] + high_answers] == plain
+
+
+def test_sessions_and_priorities_change_no_answer(stubs):
+    with Cluster(MODEL, expert_workers=2, attention_workers=2, attention_flags=["--max_sequences=3"]) as cluster:
+        with Client(cluster.target) as client:
+            requests = long_requests(client, 40, 60)
+            plain = [answer.key() for answer in client.send_all(requests)]
+            for i, request in enumerate(requests):
+                request.priority = (i * 37) % 201 - 100
+                request.session_id = f"session {i % 5}"
+            assert [answer.key() for answer in client.send_all(requests)] == plain
+
+
+def test_clients_that_obey_the_retry_time_are_let_in(stubs):
+    """Places for ten and a queue of 32: of hundreds that come at once most are refused, and are let in when told."""
+    with Cluster(MODEL, expert_workers=2, attention_flags=["--max_sequences=10"],
+                 router_flags=["--queue_size=32"]) as cluster, Client(cluster.target) as client:
+        client.send_all(long_requests(client, 40, 40))  # the rate is known
+        lock, returns, let_in = threading.Lock(), 0, 0
+
+        def come_until_served(request):
+            nonlocal returns, let_in
+            is_return = False
+            while True:
+                try:
+                    answer, delay = client.send(request), None
+                except grpc.RpcError as error:
+                    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, error
+                    answer, delay = None, retry_delay(error)
+                with lock:
+                    returns += is_return
+                    let_in += is_return and answer is not None
+                if answer:
+                    return answer
+                assert delay > 0
+                is_return = True
+                time.sleep(delay)
+
+        requests = long_requests(client, 300, 40)
+        answers = [None] * len(requests)
+        threads = [threading.Thread(target=lambda i=i: answers.__setitem__(i, come_until_served(requests[i])))
+                   for i in range(len(requests))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert all(answer is not None for answer in answers)
+        assert returns > 100, "hardly anybody was refused"
+        print(f"\n{let_in} of {returns} returns were let in at once")
+
+
+def test_nothing_runs_on_after_its_deadline(stubs):
+    with Cluster(MODEL, expert_workers=2, attention_flags=["--max_sequences=10"]) as cluster:
+        with Client(cluster.target) as client:
+            rng, codes = random.Random(1), []
+
+            def run(request, timeout):
+                try:
+                    client.send(request, timeout=timeout)
+                    codes.append(grpc.StatusCode.OK)
+                except grpc.RpcError as error:
+                    codes.append(error.code())
+
+            threads = [threading.Thread(target=run, args=(request, rng.uniform(0.05, 2)))
+                       for request in long_requests(client, 200, 300)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED}
+            assert codes.count(grpc.StatusCode.DEADLINE_EXCEEDED) > 50
+
+            def is_empty():
+                load = client.load()
+                return (load.running_request_count == load.queued_request_count == 0
+                        and all(worker.load.used_sequences == 0 for worker in load.workers))
+
+            wait_until(is_empty, 5, "everything is freed")
+
+
+def test_drain_waits_as_long_as_asked(stubs):
+    with Cluster(MODEL, expert_workers=2) as cluster, Client(cluster.target) as client:
+        with pytest.raises(grpc.RpcError, match="wait"):
+            bad = client.control_pb.DrainRequest()
+            bad.wait.seconds = -1
+            client.control.Drain(bad, timeout=10)
+        running, answers = in_background(lambda: client.send_all(long_requests(client, 3, 800)))
+        wait_until(lambda: client.load().running_request_count == 3, 30, "they run")
+        short = client.control_pb.DrainRequest()
+        short.wait.nanos = 1000
+        assert client.control.Drain(short, timeout=10).in_flight_request_count == 3
+        long = client.control_pb.DrainRequest()
+        long.wait.seconds = 60
+        assert client.control.Drain(long, timeout=90).in_flight_request_count == 0
+        running.join()
+        assert len(answers[0]) == 3
+        with pytest.raises(grpc.RpcError, match="draining"):
+            client.send(long_requests(client, 1, 5)[0])
