@@ -19,7 +19,7 @@ def official_tensors(model):
         else:
             tensors[name if name.startswith("lm_head") else f"model.{name}"] = value
     return {
-        name: value.detach().to(torch.float32 if name.endswith("gate.weight") else torch.bfloat16).contiguous()
+        name: value.detach().to(torch.float32 if name.endswith("moe.gate.weight") else torch.bfloat16).contiguous()
         for name, value in tensors.items()
     }
 
