@@ -66,6 +66,12 @@ failover() {
     tests/integration/test_failover.py
 }
 
+# Every held-out question of the embedded model, twice; the ordinary suite asks each tenth.
+held_out() {
+  M1_BIN=build/quickstart/bin M1_HELD_OUT_STRIDE=1 .venv/bin/python -m pytest -q -s -p no:cacheprovider \
+    tests/integration/test_held_out.py
+}
+
 fuzz() {
   local target found=0
   m1_build fuzz m1_fuzzers
@@ -86,5 +92,6 @@ m1_stage "asan+ubsan build and tests of the services" asan_services
 m1_stage "asan+ubsan integration tests" asan_services_integration
 m1_stage "quickstart" scripts/quickstart.sh
 m1_stage "failover" failover
+m1_stage "held-out questions" held_out
 m1_print_stages
 echo "check.sh: passed"

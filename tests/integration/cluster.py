@@ -20,7 +20,7 @@ import grpc
 BIN = os.environ.get("M1_BIN", "build/release/bin")
 START_SECONDS = 60
 MESSAGE_BYTES = 64 << 20
-TINY_BLOCK_BYTES = 64 * 2 * 32 * 2  # of models/tiny, whose one layer keeps 64 tokens' keys and values of 32 bf16 numbers
+TINY_BLOCK_BYTES = 64 * 2 * 2 * 2 * 32 * 2  # of models/tiny: 64 tokens, keys and values, 2 layers, 2 heads of 32 bf16 numbers
 
 
 class Process:

@@ -13,7 +13,7 @@ from one_answer import assert_same, preempting_client
 MODEL = "models/tiny"
 EOS = 509
 QUESTION = [("user", "764 + 621")]
-PROMPT = [49, 50, 51, 32, 100, 49, 50]
+PROMPT = [403, 287, 341, 97, 121, 115, 32, 104, 101, 277, 111, 46, 430]  # The user says hello. I
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +122,10 @@ def test_min_new_tokens(client):
 
 
 def test_min_new_tokens_keeps_stop_strings_from_ending(client, plain):
-    text = greedy(client, stop_strings=["32"]).text
-    assert "32" not in text and len(text) < 30
-    answer = greedy(client, stop_strings=["32"], min_new_tokens=30)
+    stop = plain.text[8:12]
+    text = greedy(client, stop_strings=[stop]).text
+    assert stop not in text and len(text) < 30
+    answer = greedy(client, stop_strings=[stop], min_new_tokens=30)
     assert answer.ids[:30] == plain.ids[:30]
     assert len(answer.ids) >= 30
 

@@ -107,7 +107,7 @@ TEST(ConfigTest, ReadsTheOtherCheckpointsOfTheTree) {
   }
   ASSERT_OK_AND_ASSIGN(const ModelConfig tiny, LoadModelConfig("models/tiny"));
   EXPECT_EQ(tiny.weights_dtype, DType::kBf16);
-  EXPECT_EQ(tiny.num_kv_heads, 1);
+  EXPECT_EQ(tiny.num_kv_heads, 2);
   ASSERT_OK_AND_ASSIGN(const ModelConfig bench, LoadModelConfig("models/bench"));
   EXPECT_EQ(bench.num_softmax_layers(), 2);
 }
