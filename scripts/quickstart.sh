@@ -46,7 +46,7 @@ else
 fi
 echo "  $m1 chat --target $target"
 echo "  $m1 generate --target $target --prompt 'One day' --max_new_tokens 20 --json"
-echo "  .venv/bin/python examples/chat.py $target '9+882'      (scripts/test.sh makes .venv)"
+echo "  .venv/bin/python examples/chat.py --target $target '9+882'      (scripts/test.sh makes .venv)"
 if ((stay)); then
   trap 'kill -TERM "$M1_CLUSTER"' INT TERM
   wait "$M1_CLUSTER" || true
