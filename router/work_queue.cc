@@ -1,7 +1,5 @@
 #include "router/work_queue.h"
 
-#include <algorithm>
-
 #include "common/base/check.h"
 
 namespace m1 {
@@ -28,7 +26,7 @@ bool WorkQueue::TryPush(const Ticket& ticket) {
   if (waiting_.size() >= capacity_) return false;
   PriorityClass& of = classes_[ticket.priority];
   Update(of, ticket.client, [&](Client& client) {
-    if (client.num_in_flight++ == 0) client.service = of.served_last;
+    if (client.num_in_flight++ == 0) client.service = of.level;
   });
   waiting_.emplace(ticket.arrival_order, ticket);
   Insert(ticket, /*is_returned=*/false);
@@ -50,10 +48,9 @@ bool WorkQueue::Remove(int64_t arrival_order) {
 
 void WorkQueue::Charge(const Ticket& ticket, int64_t num_tokens) {
   PriorityClass& of = classes_[ticket.priority];
-  Update(of, ticket.client, [&](Client& client) {
-    of.served_last = std::max(of.served_last, client.service);
-    client.service += num_tokens;
-  });
+  const auto tokens = static_cast<double>(num_tokens);
+  Update(of, ticket.client, [&](Client& client) { client.service += tokens; });
+  of.level += tokens / static_cast<double>(of.clients.size());
 }
 
 void WorkQueue::Leave(const Ticket& ticket) {

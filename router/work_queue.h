@@ -7,8 +7,9 @@
 //
 // Within a class: what was started before (its worker dropped it or died) by arrival; then the
 // client that was served least, in tokens of prompts and answers, and of its requests the oldest. A
-// client that comes, or comes back, begins where the one served last stands: being away saves
-// nothing up.
+// client that comes, or comes back, begins at the level of a client that always had its equal
+// share: being away saves nothing up, and as the level rises with all service, newcomers without
+// end do not starve who was served before.
 //
 // Only new requests are refused when the queue is full: what was accepted once is never lost to it.
 #pragma once
@@ -68,17 +69,17 @@ class WorkQueue {
 
  private:
   struct Client {
-    int64_t service = 0;        // tokens
+    double service = 0;         // tokens
     int64_t num_in_flight = 0;  // requests between TryPush and Leave
     std::set<int64_t> waiting;
   };
-  using Turn = std::tuple<int64_t, int64_t, std::string>;  // service, oldest request, client
+  using Turn = std::tuple<double, int64_t, std::string>;  // service, oldest request, client
   struct PriorityClass {
     absl::flat_hash_map<std::string, Client> clients;
     std::set<Turn> turns;        // of clients with waiting requests
     std::set<int64_t> returned;  // ahead of all clients
     std::set<int64_t> all;       // that wait
-    int64_t served_last = 0;     // service of the client whose turn it was last
+    double level = 0;            // where a client begins
   };
 
   static std::optional<Turn> TurnOf(const PriorityClass& of, const std::string& client);

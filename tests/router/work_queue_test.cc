@@ -146,5 +146,33 @@ TEST_F(WorkQueueTest, NothingIsKeptOfWhoLeft) {
   EXPECT_EQ(Take(), 2);
 }
 
+// Two clients with one request at a time, of which one always waits, beside one with a backlog.
+TEST_F(WorkQueueTest, ClientsThatComeAndGoDoNotStarveOneThatStays) {
+  WorkQueue queue(100, absl::Minutes(1));
+  int64_t id = 0;
+  const auto add = [&](const std::string& client) {
+    const Ticket ticket{.arrival_order = ++id,
+                        .arrival_time = absl::UnixEpoch() + absl::Seconds(id),
+                        .priority = 0,
+                        .client = client};
+    EXPECT_TRUE(queue.TryPush(ticket));
+    return ticket;
+  };
+  const Ticket first = add("stays");
+  const Ticket second = add("stays");
+  queue.Remove(first.arrival_order);
+  queue.Charge(first, 100);
+  Ticket waiting = add("comes and goes 0");
+  int num_passed = 0;
+  while (*queue.Next() != second.arrival_order && num_passed < 1000) {
+    const Ticket running = waiting;
+    queue.Remove(running.arrival_order);
+    queue.Charge(running, 100);
+    waiting = add("comes and goes " + std::to_string(++num_passed % 2));
+    queue.Leave(running);
+  }
+  EXPECT_LE(num_passed, 5);
+}
+
 }  // namespace
 }  // namespace m1
