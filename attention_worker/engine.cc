@@ -132,20 +132,20 @@ void Engine::FailAll(const absl::Status& status) {
 void Engine::HandOver() {
   for (const SequenceKey& key : policy_.Keys()) {
     policy_.Remove(key);
-    if (Client* client = FindClient(key.client_id)) {
-      client->events.preempted_sequence_ids.push_back(key.sequence_id);
-    }
+    ReportPreempted(key);
+  }
+}
+
+void Engine::ReportPreempted(const SequenceKey& key) {
+  if (Client* client = FindClient(key.client_id)) {
+    client->events.preempted_sequence_ids.push_back(key.sequence_id);
   }
 }
 
 bool Engine::RunStep() {
   const absl::Time started = absl::Now();
   StepPlan plan = policy_.Plan();
-  for (const SequenceKey& key : plan.preempted) {
-    if (Client* client = FindClient(key.client_id)) {
-      client->events.preempted_sequence_ids.push_back(key.sequence_id);
-    }
-  }
+  for (const SequenceKey& key : plan.preempted) ReportPreempted(key);
   for (const Sequence* sequence : plan.admitted) forward_->ResetSlot(sequence->state_slot());
   if (!plan.rows.empty()) {
     std::vector<LogitPurpose> purposes;

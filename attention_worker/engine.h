@@ -132,6 +132,7 @@ class Engine {
   bool ExpertsReachable();
   void FailAll(const absl::Status& status);
   void HandOver();
+  void ReportPreempted(const SequenceKey& key);
 
   // False when nothing could run.
   bool RunStep();

@@ -64,7 +64,7 @@ void Engine::HandleClient(int64_t client_id, Client& client, SequenceCommand& co
     Finish({client_id, sequence_id}, {.sequence_id = sequence_id, .end = SequenceEnd::kCancelled});
   } else if (std::holds_alternative<PreemptSequence>(command)) {
     policy_.Remove({client_id, sequence_id});
-    client.events.preempted_sequence_ids.push_back(sequence_id);
+    ReportPreempted({client_id, sequence_id});
   } else if (const auto* go_on = std::get_if<ContinueSequence>(&command)) {
     HandleContinue(*sequence, *go_on);
   } else {
