@@ -3,8 +3,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 
 namespace m1 {
+namespace {
+
+constexpr absl::Duration kPollInterval = absl::Milliseconds(20);
+
+}  // namespace
 
 absl::Status CallRegistry::Add(const std::string& request_id, std::shared_ptr<LiveCall> call) {
   MutexLock lock(&mutex_);
@@ -54,6 +60,14 @@ void CallRegistry::CheckReaders(absl::Time now) {
 size_t CallRegistry::size() const {
   MutexLock lock(&mutex_);
   return open_.size();
+}
+
+size_t CallRegistry::WaitUntilEmpty(absl::Time deadline,
+                                    const std::function<bool()>& gives_up) const {
+  while (size() > 0 && absl::Now() < deadline && !(gives_up && gives_up())) {
+    absl::SleepFor(kPollInterval);
+  }
+  return size();
 }
 
 }  // namespace m1

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -42,6 +43,8 @@ class CallRegistry {
   bool Abort(const std::string& request_id);
   void CheckReaders(absl::Time now);
   size_t size() const;  // of open streams
+  // Until no stream is open, the deadline, or `gives_up`; how many are open then.
+  size_t WaitUntilEmpty(absl::Time deadline, const std::function<bool()>& gives_up = nullptr) const;
 
  private:
   mutable Mutex mutex_;

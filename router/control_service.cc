@@ -15,6 +15,7 @@
 
 #include "common/rpc/grpc_status.h"
 #include "common/text/utf8_stream.h"
+#include "router/grpc_request.h"
 #include "router/grpc_violations.h"
 #include "router/worker_stream_messages.h"
 
@@ -24,7 +25,6 @@ namespace {
 // A worker that hangs costs the caller this long.
 constexpr absl::Duration kDescribeTimeout = absl::Milliseconds(500);
 
-constexpr absl::Duration kDrainPollInterval = absl::Milliseconds(20);
 // Before the caller's own deadline.
 constexpr absl::Duration kAnswerMargin = absl::Milliseconds(50);
 
@@ -37,7 +37,7 @@ absl::StatusOr<absl::Duration> ReadWait(const v1::DrainRequest& request) {
                      "wait", absl::StrCat(wait.seconds(), " s and ", wait.nanos(), " ns"),
                      "0 to 24 hours");
   if (absl::Status status = violations.ToStatus(); !status.ok()) return status;
-  return absl::Seconds(wait.seconds()) + absl::Nanoseconds(wait.nanos());
+  return FromProto(wait);
 }
 
 // What a worker said may be no UTF-8, which a string field must be.
@@ -114,10 +114,9 @@ grpc::Status ControlService::Drain(grpc::ServerContext* context, const v1::Drain
   dispatcher_->StopAdmission();
   const absl::Time deadline =
       std::min(absl::Now() + *wait, absl::FromChrono(context->deadline()) - kAnswerMargin);
-  while (registry_->size() > 0 && absl::Now() < deadline && !context->IsCancelled()) {
-    absl::SleepFor(kDrainPollInterval);
-  }
-  response->set_in_flight_request_count(static_cast<int32_t>(registry_->size()));
+  const size_t open =
+      registry_->WaitUntilEmpty(deadline, [context] { return context->IsCancelled(); });
+  response->set_in_flight_request_count(static_cast<int32_t>(open));
   return grpc::Status::OK;
 }
 

@@ -181,6 +181,10 @@ std::string ClosingText(const v1::Thinking& thinking) {
   return absl::StrCat(thinking.budget_tokens() == 0 ? kThinkOpen : "", text);
 }
 
+absl::Duration FromProto(const google::protobuf::Duration& duration) {
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+}
+
 GenerationRequest ReadRequest(const v1::GenerateRequest& request,
                               const std::vector<int32_t>& eos_token_ids) {
   GenerationRequest read;
@@ -225,8 +229,7 @@ GenerationRequest ReadRequest(const v1::GenerateRequest& request,
   read.priority = request.priority();
   read.session_id = request.session_id();
   if (request.has_queue_timeout()) {
-    read.queue_timeout = absl::Seconds(request.queue_timeout().seconds()) +
-                         absl::Nanoseconds(request.queue_timeout().nanos());
+    read.queue_timeout = FromProto(request.queue_timeout());
   }
   return read;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 
 #include "m1/v1/inference.pb.h"
 #include "router/grpc_violations.h"
@@ -33,6 +34,8 @@ std::string ClosingText(const v1::Thinking& thinking);
 // when absent.
 GenerationRequest ReadRequest(const v1::GenerateRequest& request,
                               const std::vector<int32_t>& eos_token_ids);
+
+absl::Duration FromProto(const google::protobuf::Duration& duration);
 
 // `field[i]` must be in [0, vocab_size).
 template <typename Ids>

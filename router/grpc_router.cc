@@ -73,9 +73,8 @@ void Router::Stop() {
   dispatcher_->StopAdmission();
   const absl::Time deadline = absl::Now() + options_.drain_timeout;
   M1_LOG(kInfo) << "event=draining in_flight=" << registry_.size();
-  while (registry_.size() > 0 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(20));
-  if (registry_.size() > 0) {
-    M1_LOG(kWarning) << "event=drain_timeout in_flight=" << registry_.size();
+  if (const size_t open = registry_.WaitUntilEmpty(deadline); open > 0) {
+    M1_LOG(kWarning) << "event=drain_timeout in_flight=" << open;
   }
 }
 

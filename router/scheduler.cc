@@ -160,10 +160,7 @@ void Scheduler::Tick(absl::Time now) {
   for (auto it = queue_.waiting().begin(); it != queue_.waiting().end();) {
     RoutedSequence* sequence = Find(it->first);
     ++it;  // what follows may take the sequence out of the queue
-    if (now >= sequence->request.deadline) {
-      Fail(sequence, absl::DeadlineExceededError("the client's deadline passed in the queue"));
-      continue;
-    }
+    if (FailedAtDeadline(sequence, now)) continue;
     const absl::Duration waited = now - sequence->arrival_time;
     if (!sequence->was_started && waited > sequence->request.queue_timeout) {
       Fail(sequence, absl::DeadlineExceededError(absl::StrCat(
@@ -180,6 +177,12 @@ void Scheduler::Tick(absl::Time now) {
     }
   }
   DispatchWaiting(now);
+}
+
+bool Scheduler::FailedAtDeadline(RoutedSequence* sequence, absl::Time now) {
+  if (now < sequence->request.deadline) return false;
+  Fail(sequence, absl::DeadlineExceededError("the client's deadline passed in the queue"));
+  return true;
 }
 
 void Scheduler::FailAll(const absl::Status& status) {

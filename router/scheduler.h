@@ -113,6 +113,8 @@ class Scheduler {
   RoutedSequence* FindRunning(int worker_index, int64_t worker_sequence_id);
 
   void DispatchWaiting(absl::Time now);
+  // Ends a waiting request that is past its client's deadline.
+  bool FailedAtDeadline(RoutedSequence* sequence, absl::Time now);
   // The answer's bound as the connected workers' contexts allow, those aside that have no room for
   // the prompt and one token more.
   int32_t BoundAtArrival(const GenerationRequest& request) const;

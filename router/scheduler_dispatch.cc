@@ -22,10 +22,7 @@ int64_t MaxTotalTokens(const RoutedSequence& sequence) {
 void Scheduler::DispatchWaiting(absl::Time now) {
   while (const std::optional<int64_t> next = queue_.Next()) {
     RoutedSequence* sequence = Find(*next);
-    if (now >= sequence->request.deadline) {
-      Fail(sequence, absl::DeadlineExceededError("the client's deadline passed in the queue"));
-      continue;
-    }
+    if (FailedAtDeadline(sequence, now)) continue;
     const Placement placement = Place(*sequence);
     if (!placement.any_eligible) {
       queue_.SetAside(*next);
@@ -101,17 +98,20 @@ void Scheduler::MakeRoom(const RoutedSequence& sequence) {
 std::optional<std::vector<int64_t>> Scheduler::VictimsOn(const WorkerState& worker,
                                                          const RoutedSequence& sequence) const {
   const int64_t pool = worker.limits.kv_blocks;
+  const auto head_start = [this](const RoutedSequence& of) {
+    return HeadStart(of.arrival_time, of.request.priority, options_.priority_ageing);
+  };
   std::vector<PreemptionCandidate> running;
   for (const auto& [id, other] : worker.running) {
     running.push_back({.id = id,
                        .priority = other->request.priority,
-                       .head_start = HeadStart(other->ticket(), options_.priority_ageing),
+                       .head_start = head_start(*other),
                        .arrival_order = other->arrival_order,
                        .kv_blocks = KvBlocksToStart(other->num_tokens(), pool),
                        .is_being_preempted = other->is_being_preempted});
   }
   return ChooseVictims(
-      sequence.request.priority, HeadStart(sequence.ticket(), options_.priority_ageing),
+      sequence.request.priority, head_start(sequence),
       {.slots = 1, .kv_blocks = KvBlocksToStart(sequence.num_start_tokens(), pool)},
       {.slots = worker.ledger.available_slots(), .kv_blocks = worker.ledger.available_kv_blocks()},
       std::move(running));

@@ -4,8 +4,8 @@
 
 namespace m1 {
 
-absl::Time HeadStart(const Ticket& ticket, absl::Duration ageing) {
-  return ticket.arrival_time - ageing * ticket.priority;
+absl::Time HeadStart(absl::Time arrival_time, int32_t priority, absl::Duration ageing) {
+  return arrival_time - ageing * priority;
 }
 
 std::optional<WorkQueue::Turn> WorkQueue::TurnOf(const PriorityClass& of,
@@ -68,7 +68,7 @@ std::optional<int64_t> WorkQueue::Next() const {
   absl::Time best = absl::InfiniteFuture();
   for (const auto& [priority, of] : classes_) {
     if (of.all.empty()) continue;
-    const absl::Time own = HeadStart(waiting_.at(*of.all.begin()), ageing_);
+    const absl::Time own = HeadStart(waiting_.at(*of.all.begin()).arrival_time, priority, ageing_);
     if (first != nullptr && own >= best) continue;
     first = &of;
     best = own;

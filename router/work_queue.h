@@ -37,7 +37,7 @@ struct Ticket {
 };
 
 // Lower goes first.
-absl::Time HeadStart(const Ticket& ticket, absl::Duration ageing);
+absl::Time HeadStart(absl::Time arrival_time, int32_t priority, absl::Duration ageing);
 
 // Not thread-safe, no clock.
 class WorkQueue {
