@@ -42,11 +42,17 @@ asan_services() {
   ctest --preset asan-services -j "$M1_JOBS" --no-tests=error -R "^($(IFS='|'; echo "${tests[*]}"))\$"
 }
 
+# integration_tests BIN FILE...: against the processes of BIN.
+integration_tests() {
+  local bin="$1"
+  shift
+  M1_BIN="$bin" .venv/bin/python -m pytest -q -s -p no:cacheprovider --durations=5 "${@/#/tests/integration/}"
+}
+
 # Hostile clients, files and peers, and what a client does, against the instrumented processes. A report of a sanitizer
 # ends the process with its own exit code, which the tests do not accept.
 asan_services_integration() {
-  M1_BIN=build/asan-services/bin .venv/bin/python -m pytest -q -p no:cacheprovider --durations=5 \
-    tests/integration/test_hostile.py tests/integration/test_client.py
+  integration_tests build/asan-services/bin test_hostile.py test_client.py
 }
 
 # Only the tests that run threads of ours: label engine.
@@ -62,14 +68,12 @@ tsan() {
 
 # As the ordinary suite, with many more deaths.
 failover() {
-  M1_BIN=build/quickstart/bin M1_KILL_STRIDE=8 M1_KILL_ROUNDS=6 .venv/bin/python -m pytest -q -s -p no:cacheprovider \
-    tests/integration/test_failover.py
+  M1_KILL_STRIDE=8 M1_KILL_ROUNDS=6 integration_tests build/quickstart/bin test_failover.py
 }
 
 # Every held-out question of the embedded model, twice; the ordinary suite asks each tenth.
 held_out() {
-  M1_BIN=build/quickstart/bin M1_HELD_OUT_STRIDE=1 .venv/bin/python -m pytest -q -s -p no:cacheprovider \
-    tests/integration/test_held_out.py
+  M1_HELD_OUT_STRIDE=1 integration_tests build/quickstart/bin test_held_out.py
 }
 
 fuzz() {

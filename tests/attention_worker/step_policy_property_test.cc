@@ -11,15 +11,12 @@
 #include <vector>
 
 #include "attention_worker/step_policy.h"
+#include "tests/support/property.h"
 
 namespace m1 {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kStepsPerSeed = 10'000;
-#else
-constexpr int kStepsPerSeed = 125'000;
-#endif
+constexpr int kStepsPerSeed = PropertySteps(125'000);
 constexpr int kSeeds = 8;
 
 StepLimits Limits(uint64_t seed) {
@@ -70,7 +67,7 @@ class World {
     EXPECT_EQ(ended_, arrived_);
   }
 
-  uint64_t hash() const { return hash_; }
+  uint64_t hash() const { return decisions_.value(); }
   int64_t num_preempted() const { return num_preempted_; }
   int64_t ended() const { return ended_; }
 
@@ -195,8 +192,8 @@ class World {
       ASSERT_GE(rows.num_rows, 1);
       ASSERT_LE(rows.num_rows, rows.sequence->num_pending());
       num_rows += rows.num_rows;
-      Mix(static_cast<uint64_t>(rows.sequence->key.sequence_id));
-      Mix(static_cast<uint64_t>(rows.num_rows));
+      decisions_.Mix(static_cast<uint64_t>(rows.sequence->key.sequence_id));
+      decisions_.Mix(static_cast<uint64_t>(rows.num_rows));
     }
     ASSERT_EQ(num_rows, plan.num_decode_rows + plan.num_prefill_rows);
     ASSERT_LE(num_rows, policy_.limits().max_step_tokens);
@@ -269,8 +266,6 @@ class World {
     ++ended_;
   }
 
-  void Mix(uint64_t value) { hash_ = (hash_ ^ value) * 1099511628211ULL; }
-
   std::mt19937_64 random_;
   const bool with_priorities_;
   StepPolicy policy_;
@@ -282,7 +277,7 @@ class World {
   int64_t arrived_ = 0;
   int64_t ended_ = 0;
   int64_t num_preempted_ = 0;
-  uint64_t hash_ = 1469598103934665603ULL;
+  DecisionHash decisions_;
 };
 
 TEST(StepPolicyPropertyTest, HoldsUnderRandomLoad) {

@@ -11,6 +11,19 @@ from cluster import MESSAGE_BYTES
 SPLIT = 1 << 20  # no message of a stream is much longer
 
 
+def error_details(error, kind):
+    """The messages of this kind in an error's google.rpc.Status."""
+    from google.rpc import status_pb2
+    found = []
+    for key, value in error.trailing_metadata():
+        if key == "grpc-status-details-bin":
+            for packed in status_pb2.Status.FromString(value).details:
+                detail = kind()
+                if packed.Unpack(detail):
+                    found.append(detail)
+    return found
+
+
 @dataclasses.dataclass
 class Answer:
     """What a stream said. `key()` is everything that must be equal bit for bit."""
@@ -151,6 +164,13 @@ class Client:
         if errors:
             raise AssertionError(f"{len(errors)} of {len(requests)} failed; request {errors[0][0]}: {errors[0][1]}")
         return answers
+
+    def send_all_in_background(self, requests):
+        """The running thread of send_all, and the list that gets its answers."""
+        answers = []
+        thread = threading.Thread(target=lambda: answers.extend(self.send_all(requests)))
+        thread.start()
+        return thread, answers
 
     def load(self):
         return self.control.GetLoad(self.control_pb.GetLoadRequest(), timeout=10)

@@ -31,13 +31,6 @@ def streams(client, count, max_new_tokens):
                            ignore_eos=True, max_new_tokens=max_new_tokens + 7 * (i % 5)) for i in range(count)]
 
 
-def busy_worker(cluster, client):
-    """The attention worker that has a sequence."""
-    holders = [worker.address for worker in client.load().workers if worker.sequence_count > 0]
-    assert len(holders) == 1, holders
-    return next(process for process in cluster.attention if process.address == holders[0])
-
-
 class Reader(threading.Thread):
     """Reads one answer; `reached` is set when `index` tokens have come."""
 
@@ -96,9 +89,7 @@ def test_kills_under_load(pair):
     plain = [answer.key() for answer in client.send_all(requests)]
     rounds = 0
     while rounds < ROUNDS:
-        answers = []
-        clients = threading.Thread(target=lambda: answers.extend(client.send_all(requests)))
-        clients.start()
+        clients, answers = client.send_all_in_background(requests)
         killed_with = kill_busy_workers(cluster, client, clients, turns=1 + rounds % 2)
         clients.join()
         assert sum(killed_with) > 0
@@ -113,9 +104,7 @@ def test_drained_workers_hand_over_at_once(pair):
     requests = streams(client, 30, 400)
     plain = [answer.key() for answer in client.send_all(requests)]
     for turn in range(ROUNDS):
-        answers = []
-        clients = threading.Thread(target=lambda: answers.extend(client.send_all(requests)))
-        clients.start()
+        clients, answers = client.send_all_in_background(requests)
         victim = cluster.attention[turn % 2]
         wait_until(lambda: any(w.sequence_count > 5 for w in client.load().workers if w.address == victim.address), 30,
                    "the worker has work")
@@ -134,9 +123,7 @@ def test_the_only_worker_drains_and_comes_back(stubs):
     with Cluster(MODEL, expert_workers=2) as cluster, Client(cluster.target) as client:
         requests = streams(client, 10, 400)
         plain = [answer.key() for answer in client.send_all(requests)]
-        answers = []
-        clients = threading.Thread(target=lambda: answers.extend(client.send_all(requests)))
-        clients.start()
+        clients, answers = client.send_all_in_background(requests)
         wait_until(lambda: client.load().workers[0].sequence_count > 5, 30, "the worker has work")
         cluster.attention[0].signal(signal.SIGTERM)
         assert cluster.attention[0].wait(10) == 0

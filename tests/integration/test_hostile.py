@@ -12,7 +12,7 @@ import subprocess
 import grpc
 import pytest
 
-from client import Client
+from client import Client, error_details
 from cluster import BIN, Cluster, Process, is_serving, wait_serving, wait_until
 
 MODEL = "models/tiny"
@@ -28,15 +28,10 @@ def cluster(stubs):
 
 def violations(error):
     """{field: description} of the google.rpc.BadRequest in an error's details."""
-    from google.rpc import error_details_pb2, status_pb2
-    found = {}
-    for key, value in error.trailing_metadata():
-        if key == "grpc-status-details-bin":
-            for detail in status_pb2.Status.FromString(value).details:
-                bad_request = error_details_pb2.BadRequest()
-                if detail.Unpack(bad_request):
-                    found.update({v.field: v.description for v in bad_request.field_violations})
-    return found
+    from google.rpc import error_details_pb2
+    return {violation.field: violation.description
+            for bad_request in error_details(error, error_details_pb2.BadRequest)
+            for violation in bad_request.field_violations}
 
 
 def base(client):

@@ -6,9 +6,9 @@ import time
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2
 
-from client import Client
+from client import Client, error_details
 from cluster import Cluster, wait_until
 
 MODEL = "models/tiny"
@@ -27,20 +27,8 @@ def long_requests(client, count, max_new_tokens, priority=None):
 
 def retry_delay(error):
     """Seconds of the RetryInfo that came with an error."""
-    details = dict(error.trailing_metadata())["grpc-status-details-bin"]
-    for packed in status_pb2.Status.FromString(details).details:
-        info = error_details_pb2.RetryInfo()
-        if packed.Unpack(info):
-            return info.retry_delay.seconds + info.retry_delay.nanos / 1e9
-    raise AssertionError("no RetryInfo")
-
-
-def in_background(work):
-    """A thread of `work` and the list that gets what it returns."""
-    results = []
-    thread = threading.Thread(target=lambda: results.append(work()))
-    thread.start()
-    return thread, results
+    [info] = error_details(error, error_details_pb2.RetryInfo)
+    return info.retry_delay.seconds + info.retry_delay.nanos / 1e9
 
 
 def test_higher_priority_takes_the_place_of_lower(stubs):
@@ -48,12 +36,12 @@ def test_higher_priority_takes_the_place_of_lower(stubs):
         with Client(cluster.target) as client:
             low, high = long_requests(client, 2, 600, priority=-3), long_requests(client, 2, 40, priority=3)
             plain = [client.send(request).key() for request in low + high]
-            lows, low_answers = in_background(lambda: client.send_all(low))
+            lows, low_answers = client.send_all_in_background(low)
             wait_until(lambda: client.load().running_request_count == 2, 30, "both places are taken")
             high_answers = client.send_all(high)
             assert lows.is_alive(), "the low ones were over before the high ones"
             lows.join()
-            assert [answer.key() for answer in low_answers[0] + high_answers] == plain
+            assert [answer.key() for answer in low_answers + high_answers] == plain
 
 
 def test_sessions_and_priorities_change_no_answer(stubs):
@@ -140,7 +128,7 @@ def test_drain_waits_as_long_as_asked(stubs):
             bad = client.control_pb.DrainRequest()
             bad.wait.seconds = -1
             client.control.Drain(bad, timeout=10)
-        running, answers = in_background(lambda: client.send_all(long_requests(client, 3, 800)))
+        running, answers = client.send_all_in_background(long_requests(client, 3, 800))
         wait_until(lambda: client.load().running_request_count == 3, 30, "they run")
         short = client.control_pb.DrainRequest()
         short.wait.nanos = 1000
@@ -149,6 +137,6 @@ def test_drain_waits_as_long_as_asked(stubs):
         long.wait.seconds = 60
         assert client.control.Drain(long, timeout=90).in_flight_request_count == 0
         running.join()
-        assert len(answers[0]) == 3
+        assert len(answers) == 3
         with pytest.raises(grpc.RpcError, match="draining"):
             client.send(long_requests(client, 1, 5)[0])

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import math
 import random
-import threading
 
 import pytest
 
@@ -183,9 +182,7 @@ def test_stop_strings_in_a_batch(client, mixed):
 
 def test_stop_strings_survive_killed_workers(mixed, stubs):
     with Cluster(MODEL, inproc=True, attention_workers=2) as other, Client(other.target) as client:
-        answers = []
-        clients = threading.Thread(target=lambda: answers.extend(client.send_all(mixed.requests * 4)))
-        clients.start()
+        clients, answers = client.send_all_in_background(mixed.requests * 4)
         killed_with = kill_busy_workers(other, client, clients)
         clients.join()
     print(f"\nworkers were killed with {killed_with} sequences")

@@ -6,7 +6,6 @@ text as the tokenizer splits it, scored as a prompt, and the continuation of the
 
 import dataclasses
 import struct
-import threading
 
 import pytest
 
@@ -208,9 +207,7 @@ def test_budgets_have_one_answer(alone, options):
 def test_budgets_survive_a_killed_worker(alone):
     """Of two attention workers one dies by kill -9, three times, and what it held goes on elsewhere."""
     with Cluster(MODEL, inproc=True, attention_workers=2) as other, Client(other.target) as client:
-        answers = []
-        clients = threading.Thread(target=lambda: answers.extend(client.send_all(mixed_requests(client) * 3)))
-        clients.start()
+        clients, answers = client.send_all_in_background(mixed_requests(client) * 3)
         killed_with = kill_busy_workers(other, client, clients)
         clients.join()
     print(f"\nworkers were killed with {killed_with} sequences")

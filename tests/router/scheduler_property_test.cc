@@ -8,15 +8,12 @@
 #include <vector>
 
 #include "tests/router/scheduler_fixture.h"
+#include "tests/support/property.h"
 
 namespace m1 {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kStepsPerSeed = 6'000;
-#else
-constexpr int kStepsPerSeed = 125'000;
-#endif
+constexpr int kStepsPerSeed = PropertySteps(125'000);
 constexpr int kSeeds = 8;
 constexpr int kNumWorkers = 3;
 constexpr int kNumSlots = 3;
@@ -126,7 +123,7 @@ class World final : public CommandSink {
 
   void Send(int worker_index, WorkerCommand command) override {
     if (const auto* start = std::get_if<StartCommand>(&command)) {
-      Mix(static_cast<uint64_t>(start->arrival_order * 8 + worker_index));
+      decisions_.Mix(static_cast<uint64_t>(start->arrival_order * 8 + worker_index));
     }
     if (std::holds_alternative<PreemptCommand>(command)) ++num_preempted_;
     Worker& worker = workers_[static_cast<size_t>(worker_index)];
@@ -158,7 +155,7 @@ class World final : public CommandSink {
     for (int i = 0; i < kNumWorkers; ++i) EXPECT_EQ(scheduler_.worker(i).outstanding_tokens, 0);
   }
 
-  uint64_t hash() const { return hash_; }
+  uint64_t hash() const { return decisions_.value(); }
   int64_t num_preempted() const { return num_preempted_; }
   size_t num_ended() const { return num_ended_; }
 
@@ -170,7 +167,6 @@ class World final : public CommandSink {
 
   int Draw(int low, int high) { return std::uniform_int_distribution<>(low, high)(random_); }
   bool Chance(int one_in) { return Draw(1, one_in) == 1; }
-  void Mix(uint64_t value) { hash_ = (hash_ ^ value) * 1099511628211ULL; }
 
   void Arrive() {
     GenerationRequest request;
@@ -248,7 +244,7 @@ class World final : public CommandSink {
   absl::Time now_ = absl::UnixEpoch();
   size_t num_ended_ = 0;
   int64_t num_preempted_ = 0;
-  uint64_t hash_ = 1469598103934665603ULL;
+  DecisionHash decisions_;
 };
 
 TEST(SchedulerPropertyTest, HoldsUnderRandomLoad) {
