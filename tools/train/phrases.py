@@ -319,7 +319,7 @@ stone summer tomato tunnel window winter yellow
 """.split()
 )
 WORDS = tuple(word for word in ALL_WORDS if word not in HELD_OUT_WORDS)
-VOWELS, CONSONANTS = "aeiou", "bcdfghjklmnprstvwyz"
+VOWELS, CONSONANTS = "aeiou", "bcdfghjklmnpqrstvwxyz"
 TOOL_SYLLABLES = (
     "ka",
     "ro",
