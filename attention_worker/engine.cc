@@ -130,6 +130,7 @@ void Engine::FailAll(const absl::Status& status) {
 }
 
 void Engine::HandOver() {
+  policy_.DropKeptPrompts();
   for (const SequenceKey& key : policy_.Keys()) {
     policy_.Remove(key);
     ReportPreempted(key);
@@ -137,6 +138,10 @@ void Engine::HandOver() {
 }
 
 void Engine::ReportPreempted(const SequenceKey& key) {
+  {
+    MutexLock lock(&stats_mutex_);
+    ++stats_.preemption_count;
+  }
   if (Client* client = FindClient(key.client_id)) {
     client->events.preempted_sequence_ids.push_back(key.sequence_id);
   }
@@ -146,7 +151,7 @@ bool Engine::RunStep() {
   const absl::Time started = absl::Now();
   StepPlan plan = policy_.Plan();
   for (const SequenceKey& key : plan.preempted) ReportPreempted(key);
-  for (const Sequence* sequence : plan.admitted) forward_->ResetSlot(sequence->state_slot());
+  for (const SlotPreparation& slot : plan.preparations) Prepare(slot);
   if (!plan.rows.empty()) {
     std::vector<LogitPurpose> purposes;
     const StepBatch batch = MakeBatch(plan, purposes);
@@ -161,6 +166,12 @@ bool Engine::RunStep() {
   }
   UpdateStats(plan);
   return !plan.rows.empty();
+}
+
+void Engine::Prepare(const SlotPreparation& preparation) {
+  if (!preparation.from_slot) return forward_->ResetSlot(preparation.slot);
+  forward_->CopySlot(*preparation.from_slot, preparation.slot);
+  if (preparation.from_block) forward_->CopyBlock(*preparation.from_block, preparation.to_block);
 }
 
 StepBatch Engine::MakeBatch(const StepPlan& plan, std::vector<LogitPurpose>& purposes) const {
@@ -206,6 +217,9 @@ void Engine::FinishStep(const StepPlan& plan, const absl::Status& status) {
     Sequence& sequence = *planned.sequence;
     sequence.num_computed += planned.num_rows;
     if (!status.ok()) sequence.end = FailedSequence(sequence.key.sequence_id, status);
+    if (!sequence.end) {
+      if (const auto kept = policy_.KeepPrompt(sequence)) Prepare(*kept);
+    }
     if (!sequence.end && sequence.num_pending() == 0) {  // a prompt to be scored only
       sequence.end = sequence.end_when_scored.value_or(
           FinishedSequence{.sequence_id = sequence.key.sequence_id, .end = SequenceEnd::kLength});
@@ -257,8 +271,9 @@ void Engine::Deliver() {
 
 void Engine::UpdateStats(const StepPlan& plan) {
   MutexLock lock(&stats_mutex_);
-  stats_.preemption_count += static_cast<int64_t>(plan.preempted.size());
+  stats_.fork_count = policy_.num_forks();
   if (plan.rows.empty()) return;
+  stats_.computed_token_count += plan.num_decode_rows + plan.num_prefill_rows;
   ++stats_.step_count;
   if (plan.num_decode_rows > 0 && plan.num_prefill_rows > 0) ++stats_.mixed_step_count;
   stats_.max_step_rows = std::max(

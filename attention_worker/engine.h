@@ -41,8 +41,11 @@ struct PreemptSequence {
 struct CancelSequence {
   int64_t sequence_id = 0;
 };
-using SequenceCommand =
-    std::variant<SequenceStart, ContinueSequence, TakeTokens, PreemptSequence, CancelSequence>;
+struct ReleasePrompt {
+  int64_t prompt_group = 0;
+};
+using SequenceCommand = std::variant<SequenceStart, ContinueSequence, TakeTokens, PreemptSequence,
+                                     CancelSequence, ReleasePrompt>;
 
 struct EngineOptions {
   StepLimits limits;
@@ -57,6 +60,8 @@ struct EngineStats {
   int64_t mixed_step_count = 0;
   int32_t max_step_rows = 0;
   int64_t preemption_count = 0;
+  int64_t computed_token_count = 0;
+  int64_t fork_count = 0;
   int32_t used_sequences = 0;
   int64_t used_kv_blocks = 0;
   int32_t waiting_sequences = 0;
@@ -136,6 +141,7 @@ class Engine {
 
   // False when nothing could run.
   bool RunStep();
+  void Prepare(const SlotPreparation& preparation);
   StepBatch MakeBatch(const StepPlan& plan, std::vector<LogitPurpose>& purposes) const;
   void AddLogitRows(Sequence& sequence, const SequenceRows& rows, StepBatch& batch,
                     std::vector<LogitPurpose>& purposes) const;

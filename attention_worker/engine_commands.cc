@@ -29,6 +29,18 @@ absl::Status CheckVocabulary(const SequenceStart& start, int32_t vocab_size) {
   return absl::OkStatus();
 }
 
+int64_t SequenceIdOf(const SequenceCommand& command) {
+  return std::visit(
+      [](const auto& of_sequence) -> int64_t {
+        if constexpr (requires { of_sequence.sequence_id; }) {
+          return of_sequence.sequence_id;
+        } else {
+          return 0;
+        }
+      },
+      command);
+}
+
 }  // namespace
 
 void Engine::Handle(Command& command) {
@@ -42,9 +54,7 @@ void Engine::Handle(Command& command) {
       MutexLock lock(&sent_mutex_);
       sent_.erase(remove->client_id);
     }
-    for (const SequenceKey& key : policy_.Keys()) {
-      if (key.client_id == remove->client_id) policy_.Remove(key);
-    }
+    policy_.RemoveClient(remove->client_id);
   } else if (auto* of_client = std::get_if<ClientCommand>(&command)) {
     Client* client = FindClient(of_client->client_id);
     if (client != nullptr) HandleClient(of_client->client_id, *client, of_client->command);
@@ -56,7 +66,11 @@ void Engine::HandleClient(int64_t client_id, Client& client, SequenceCommand& co
     HandleStart(client_id, client, std::move(*start));
     return;
   }
-  const int64_t sequence_id = std::visit([](const auto& c) { return c.sequence_id; }, command);
+  if (const auto* release = std::get_if<ReleasePrompt>(&command)) {
+    policy_.ReleaseGroup({client_id, release->prompt_group});
+    return;
+  }
+  const int64_t sequence_id = SequenceIdOf(command);
   Sequence* sequence = policy_.Find({client_id, sequence_id});
   if (sequence == nullptr) {  // it ended while the command was on its way
     M1_VLOG(1) << "command for unknown sequence_id=" << sequence_id;

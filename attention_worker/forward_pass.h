@@ -39,6 +39,9 @@ class ForwardPass {
 
   // For a slot's next sequence.
   void ResetSlot(int32_t slot) { linear_state_.Reset(slot); }
+  // Makes a slot, or a KV block in all layers, an exact copy of another.
+  void CopySlot(int32_t from, int32_t to) { linear_state_.Copy(from, to); }
+  void CopyBlock(int32_t from, int32_t to) { kv_cache_.CopyBlock(from, to); }
   KernelBackend* backend() const { return backend_; }
   LinearState& linear_state() { return linear_state_; }
   const ModelConfig& config() const { return config_; }

@@ -1,5 +1,7 @@
 #include "attention_worker/kv_cache.h"
 
+#include <cstring>
+
 namespace m1 {
 
 KvCache::KvCache(const ModelConfig& config, DType activation_dtype, int64_t num_blocks) {
@@ -12,6 +14,15 @@ KvCache::KvCache(const ModelConfig& config, DType activation_dtype, int64_t num_
 KvPool KvCache::pool(int32_t softmax_index) {
   Layer& layer = layers_[static_cast<size_t>(softmax_index)];
   return {layer.k.view(), layer.v.view()};
+}
+
+void KvCache::CopyBlock(int32_t from, int32_t to) {
+  for (Layer& layer : layers_) {
+    for (Tensor* tensor : {&layer.k, &layer.v}) {
+      const TensorView block = tensor->view()[from];
+      std::memcpy(tensor->view()[to].data(), block.data(), static_cast<size_t>(block.num_bytes()));
+    }
+  }
 }
 
 int64_t KvCache::BlockBytes(const ModelConfig& config, DType activation_dtype) {

@@ -19,6 +19,9 @@ class KvCache {
   // `softmax_index` counts the softmax layers from 0.
   KvPool pool(int32_t softmax_index);
 
+  // The block's keys and values in all layers.
+  void CopyBlock(int32_t from, int32_t to);
+
   // Bytes of one block over all softmax layers.
   static int64_t BlockBytes(const ModelConfig& config, DType activation_dtype);
 

@@ -28,6 +28,13 @@ void LinearState::Reset(int32_t slot) {
   std::memset(state.data(), 0, static_cast<size_t>(state.num_bytes()));
 }
 
+void LinearState::Copy(int32_t from_slot, int32_t to_slot) {
+  for (Tensor* tensor : {&state_, &open_k_, &open_v_}) {
+    const TensorView from = tensor->view()[from_slot];
+    std::memcpy(tensor->view()[to_slot].data(), from.data(), static_cast<size_t>(from.num_bytes()));
+  }
+}
+
 LightningSequence LinearState::sequence(int32_t slot, int32_t lightning_index,
                                         const SequenceRows& rows) {
   return {.rows = rows,

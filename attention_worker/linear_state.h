@@ -16,6 +16,8 @@ class LinearState {
 
   // Makes the slot the memory of an empty sequence.
   void Reset(int32_t slot);
+  // State and open chunk of all layers.
+  void Copy(int32_t from_slot, int32_t to_slot);
   // One layer of a slot; `lightning_index` counts the lightning layers from 0.
   LightningSequence sequence(int32_t slot, int32_t lightning_index, const SequenceRows& rows);
 

@@ -36,7 +36,8 @@ SequenceStart ParseStart(const v1::Start& start) {
           .arrival_order = start.arrival_order(),
           .fed_token_ids = Ids(start.fed_token_ids()),
           .repetition_run = start.repetition_run(),
-          .pause_at_generated_count = start.pause_at_generated_count()};
+          .pause_at_generated_count = start.pause_at_generated_count(),
+          .prompt_group = start.prompt_group()};
 }
 
 void FillToken(const TokenScore& score, v1::TokenResult* token) {
@@ -101,6 +102,8 @@ absl::StatusOr<SequenceCommand> ParseCommand(v1::RunCommand& command) {
       return PreemptSequence{.sequence_id = command.preempt().sequence_id()};
     case v1::RunCommand::kCancel:
       return CancelSequence{.sequence_id = command.cancel().sequence_id()};
+    case v1::RunCommand::kReleasePrompt:
+      return ReleasePrompt{.prompt_group = command.release_prompt().prompt_group()};
     case v1::RunCommand::kHello:
       return absl::InvalidArgumentError("hello was sent twice");
     case v1::RunCommand::COMMAND_NOT_SET:

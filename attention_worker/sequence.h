@@ -47,6 +47,7 @@ struct SequenceStart {
   std::vector<int32_t> fed_token_ids;    // taken as if generated, before anything is
   int32_t repetition_run = 0;            // up to the last of token_ids, those of the prompt aside
   int32_t pause_at_generated_count = 0;  // 0: never
+  int64_t prompt_group = 0;              // of sequences with the same prompt; 0: of none
 
   bool IsStopToken(int32_t id) const {
     return std::find(stop_token_ids.begin(), stop_token_ids.end(), id) != stop_token_ids.end();

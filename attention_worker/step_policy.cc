@@ -14,12 +14,6 @@ namespace {
 constexpr int64_t kWaitingPerSlot = 8;
 constexpr int32_t kMaxCandidates = 20;
 
-// One block more than the tokens need, so that a sequence can decode for a while; less only where
-// the pool ends.
-int64_t BlocksToAdmit(const Sequence& sequence, const StepLimits& limits) {
-  return std::min(NumKvBlocks(sequence.num_tokens()) + 1, limits.kv_blocks);
-}
-
 // Higher priority first, then first come first served.
 bool Senior(const Sequence* a, const Sequence* b) {
   if (a->start.priority != b->start.priority) return a->start.priority > b->start.priority;
@@ -34,14 +28,15 @@ bool Senior(const Sequence* a, const Sequence* b) {
 std::vector<PlannedRows> ShareRows(std::vector<Sequence*> prefilling, int64_t budget) {
   std::vector<PlannedRows> shares{{prefilling.front(), 0}};
   const auto take = [&](PlannedRows& share, int64_t most) {
-    const int64_t rows = std::min(most, share.sequence->num_pending() - share.num_rows);
+    const int64_t rows = std::min(most, share.sequence->num_wanted_rows() - share.num_rows);
     share.num_rows += rows;
     budget -= rows;
   };
   take(shares.front(), (budget + 1) / 2);
-  std::stable_sort(
-      prefilling.begin() + 1, prefilling.end(),
-      [](const Sequence* a, const Sequence* b) { return a->num_pending() < b->num_pending(); });
+  std::stable_sort(prefilling.begin() + 1, prefilling.end(),
+                   [](const Sequence* a, const Sequence* b) {
+                     return a->num_wanted_rows() < b->num_wanted_rows();
+                   });
   for (auto other = prefilling.begin() + 1; other != prefilling.end() && budget > 0; ++other) {
     take(shares.emplace_back(PlannedRows{*other, 0}), budget);
   }
@@ -133,22 +128,6 @@ absl::Status CheckStart(const SequenceStart& start, const StepLimits& limits) {
 
 }  // namespace
 
-void Sequence::Feed(std::span<const int32_t> token_ids) {
-  for (const int32_t id : token_ids) {
-    if (num_generated() >= start.max_new_tokens) return;
-    tokens.push_back(id);
-    if (ends_at(num_tokens() - 1)) return;
-  }
-}
-
-void Sequence::CountForRepetition(int64_t token_index, float logprob) {
-  if (token_index < first_counted_index) return;
-  const bool counts = static_cast<double>(logprob) > start.repetition_logprob;
-  repetition_run = counts ? repetition_run + 1 : 0;
-  // The resume point knows the run behind the prompt, which goes on from the prompt's.
-  if (token_index + 1 == start.prompt_token_count) repetition_run += start.repetition_run;
-}
-
 StepPolicy::StepPolicy(const StepLimits& limits)
     : limits_(limits),
       budget_(limits.target_itl, limits.max_step_tokens),
@@ -182,6 +161,13 @@ absl::Status StepPolicy::Add(const SequenceKey& key, SequenceStart start) {
     sequence->repetition_run = start.repetition_run;
   }
   sequence->pause_at_generated_count = start.pause_at_generated_count;
+  if (start.prompt_group != 0) {
+    // The last prompt token is each one's own: its logits are what the answers begin with. So are
+    // those whose logprobs are counted.
+    sequence->shared_tokens =
+        std::min<int64_t>(start.prompt_token_count, sequence->first_counted_index) - 1;
+    groups_.Open({key.client_id, start.prompt_group});
+  }
   sequence->start = std::move(start);
   sequence->slot = Lease(&slots_);
   sequence->blocks = Lease(&blocks_);
@@ -218,18 +204,6 @@ int32_t StepPolicy::num_waiting() const {
       [](const auto& entry) { return entry.second->phase == SequencePhase::kWaiting; }));
 }
 
-int64_t StepPolicy::num_grantable_slots() const {
-  return std::max<int64_t>(0, slots_.num_free() - num_waiting());
-}
-
-int64_t StepPolicy::num_grantable_blocks() const {
-  int64_t free = blocks_.num_free();
-  for (const auto& [key, sequence] : sequences_) {
-    if (sequence->phase == SequencePhase::kWaiting) free -= BlocksToAdmit(*sequence, limits_);
-  }
-  return std::max<int64_t>(0, free);
-}
-
 std::vector<Sequence*> StepPolicy::InPhase(SequencePhase phase) {
   std::vector<Sequence*> found;
   for (const auto& [key, sequence] : sequences_) {
@@ -239,17 +213,6 @@ std::vector<Sequence*> StepPolicy::InPhase(SequencePhase phase) {
   return found;
 }
 
-void StepPolicy::Admit(StepPlan& plan) {
-  for (Sequence* sequence : InPhase(SequencePhase::kWaiting)) {
-    if (slots_.num_free() < 1 || !sequence->blocks.GrowTo(BlocksToAdmit(*sequence, limits_))) {
-      return;
-    }
-    sequence->slot.GrowTo(1);
-    sequence->phase = SequencePhase::kResident;
-    plan.admitted.push_back(sequence);
-  }
-}
-
 void StepPolicy::GrowLeases(StepPlan& plan) {
   std::vector<SequenceKey> keys;
   for (const Sequence* sequence : InPhase(SequencePhase::kResident)) keys.push_back(sequence->key);
@@ -257,6 +220,7 @@ void StepPolicy::GrowLeases(StepPlan& plan) {
     Sequence* sequence = Find(key);
     if (sequence == nullptr) continue;  // it made room for an earlier one
     while (!sequence->blocks.GrowTo(NumKvBlocks(sequence->num_tokens()))) {
+      if (groups_.DropOne(/*for_blocks=*/true)) continue;
       if (!PreemptFor(*sequence, plan)) break;
     }
   }

@@ -7,18 +7,20 @@
 // many rows as StepBudget allows: higher priorities first; within one the oldest prompt has half,
 // so that it comes to its end, and the other half goes to the shortest, so that they need not wait
 // for it.
+//
+// Of sequences that share a prompt (prompt_groups.h) one computes it; the others wait for that and
+// begin at its end, if it could be kept.
 #pragma once
 
-#include <compare>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "attention_worker/lease_pool.h"
-#include "attention_worker/logit_editor.h"
+#include "attention_worker/prompt_groups.h"
+#include "attention_worker/running_sequence.h"
 #include "attention_worker/sequence.h"
 #include "attention_worker/step_budget.h"
 #include "common/kernels/backend.h"
@@ -39,74 +41,26 @@ struct StepLimits {
   absl::Duration target_itl = absl::InfiniteDuration();  // of a step that decodes and prefills
 };
 
-// Sequences are named by whoever sent them.
-struct SequenceKey {
-  int64_t client_id = 0;
-  int64_t sequence_id = 0;
-
-  friend auto operator<=>(const SequenceKey&, const SequenceKey&) = default;
-};
-
-enum class SequencePhase : uint8_t { kWaiting, kResident, kPaused };
-
-// A sequence on this worker. Owned by the StepPolicy; the engine advances it.
-struct Sequence {
-  SequenceKey key;
-  SequenceStart start;               // its token_ids have moved to `tokens`
-  std::vector<int32_t> tokens;       // known so far
-  int64_t num_computed = 0;          // of them, in the memory of the layers
-  int64_t next_generated_index = 0;  // first generated token that was not reported yet
-  int64_t next_prompt_index = 0;     // first prompt token whose logprob was not reported yet
-  int64_t first_counted_index = 0;   // tokens from here on are counted in repetition_run
-  int32_t repetition_run = 0;        // of tokens in a row above the rule's logprob, the newest last
-  int32_t pause_at_generated_count = 0;
-  SequencePhase phase = SequencePhase::kWaiting;
-  int64_t last_step = 0;                // in which it had rows
-  std::optional<FinishedSequence> end;  // set while its step is still running
-  // Its resume point is its end, but its prompt is still to be scored.
-  std::optional<FinishedSequence> end_when_scored;
-  std::optional<LogitEditor> editor;  // from the first draw on
-  Lease slot;
-  Lease blocks;
-
-  int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
-  int64_t num_pending() const { return num_tokens() - num_computed; }
-  int64_t num_generated() const { return num_tokens() - start.first_generated_index(); }
-  bool decodes() const { return num_computed > 0 && num_pending() == 1; }
-  bool holds_memory() const { return slot.size() > 0; }
-  int32_t state_slot() const { return slot.ids()[0]; }
-  // Takes tokens as if generated: up to the first that ends the answer, and as many as may come.
-  void Feed(std::span<const int32_t> token_ids);
-  bool wants_prompt_token(int64_t token_index) const {
-    return start.prompt_logprobs && token_index >= next_prompt_index;
-  }
-  // Whether the token at this index is a stop token where such a one ends the answer.
-  bool ends_at(int64_t token_index) const {
-    return token_index >= start.first_generated_index() + int64_t{start.min_new_tokens} &&
-           start.IsStopToken(tokens[static_cast<size_t>(token_index)]);
-  }
-  // The token at this index, which follows the one of the last call, has this logprob.
-  void CountForRepetition(int64_t token_index, float logprob);
-  bool repeats_too_long() const {
-    return start.max_repetition_run > 0 && repetition_run >= start.max_repetition_run;
-  }
-  // Ends a pause, or moves one that is ahead.
-  void Resume(int32_t next_pause) {
-    pause_at_generated_count = next_pause;
-    phase = holds_memory() ? SequencePhase::kResident : SequencePhase::kWaiting;
-  }
-};
-
 // The next `num_rows` tokens of a sequence.
 struct PlannedRows {
   Sequence* sequence = nullptr;
   int64_t num_rows = 0;
 };
 
+// What makes a slot the memory of a sequence, or of a kept prompt: a copy, or else nothing.
+struct SlotPreparation {
+  int32_t slot = 0;
+  std::optional<int32_t> from_slot = std::nullopt;  // absent: of an empty sequence
+  // The KV block that is copied with it; absent: none.
+  std::optional<int32_t> from_block = std::nullopt;
+  int32_t to_block = 0;
+};
+
 struct StepPlan {
-  std::vector<Sequence*> admitted;     // their memory is new: reset it
-  std::vector<SequenceKey> preempted;  // removed already
-  std::vector<PlannedRows> rows;       // decode first; empty: nothing can run
+  std::vector<Sequence*> admitted;
+  std::vector<SlotPreparation> preparations;  // in this order, before the rows
+  std::vector<SequenceKey> preempted;         // removed already
+  std::vector<PlannedRows> rows;              // decode first; empty: nothing can run
   int64_t num_decode_rows = 0;
   int64_t num_prefill_rows = 0;
 };
@@ -120,6 +74,14 @@ class StepPolicy {
   absl::Status Add(const SequenceKey& key, SequenceStart start);
   Sequence* Find(const SequenceKey& key);  // null: unknown
   void Remove(const SequenceKey& key);     // gives its leases back
+  // No more sequences of this group come: its prompt is kept for those that wait only.
+  void ReleaseGroup(const PromptGroupKey& key);
+  void RemoveClient(int64_t client_id);  // its sequences and groups
+  // After a step: keeps the prompt's end for the rest of the group if that is where the sequence
+  // is, somebody may want it and there is room. What is returned is to be copied before the next
+  // step.
+  std::optional<SlotPreparation> KeepPrompt(const Sequence& sequence);
+  void DropKeptPrompts() { groups_.Clear(); }
   std::vector<SequenceKey> Keys() const;
 
   StepPlan Plan();
@@ -132,13 +94,30 @@ class StepPolicy {
   int32_t num_waiting() const;
   int64_t num_used_slots() const { return slots_.capacity() - slots_.num_free(); }
   int64_t num_used_blocks() const { return blocks_.capacity() - blocks_.num_free(); }
-  // Free places less what waiting sequences will take; never negative.
+  // Of a block in use, how many share it.
+  int32_t num_block_holders(int32_t block) const { return blocks_.num_holders(block); }
+  int64_t num_forks() const { return num_forks_; }  // so far
+  int64_t num_kept_prompts() const { return groups_.num_droppable_slots(); }
+  // Free places, and those of kept prompts, less what waiting sequences will take; never negative.
   int64_t num_grantable_slots() const;
   int64_t num_grantable_blocks() const;
 
  private:
   std::vector<Sequence*> InPhase(SequencePhase phase);
+  // step_admission.cc
   void Admit(StepPlan& plan);
+  bool TryAdmit(Sequence& sequence, StepPlan& plan);
+  bool TryFork(Sequence& sequence, PromptGroup& group, StepPlan& plan);
+  void BeginAtKept(Sequence& sequence, const KeptPrompt& kept, int64_t num_blocks, StepPlan& plan);
+  // Drops kept prompts, but not that of `spared`, if that makes so much free.
+  bool MakeRoom(int64_t slots, int64_t blocks, const PromptGroup* spared);
+  void DropUnwantedPrompts();
+  PromptGroup* UsableGroup(const Sequence& sequence);
+  // Another one of the group, for which `is_meant` holds.
+  template <typename Predicate>
+  bool AnyOther(const Sequence& sequence, const Predicate& is_meant) const;
+  int64_t BlocksToWaitFor(const Sequence& sequence) const;
+
   void GrowLeases(StepPlan& plan);
   // Removes the most junior holder; false when that was `needy` itself.
   bool PreemptFor(const Sequence& needy, StepPlan& plan);
@@ -149,8 +128,10 @@ class StepPolicy {
   StepBudget budget_;
   LeasePool slots_;
   LeasePool blocks_;
+  PromptGroups groups_{&blocks_};                               // after the pools, too
   std::map<SequenceKey, std::unique_ptr<Sequence>> sequences_;  // after the pools: leases go first
   int64_t step_ = 0;
+  int64_t num_forks_ = 0;
 };
 
 }  // namespace m1

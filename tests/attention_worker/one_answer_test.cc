@@ -2,12 +2,12 @@
 // however it is run.
 #include <gtest/gtest.h>
 
-#include <cstring>
 #include <numeric>
 #include <random>
 
 #include "common/kernels/cpu_backend.h"
 #include "tests/support/local_model.h"
+#include "tests/support/same_results.h"
 
 namespace m1 {
 namespace {
@@ -66,31 +66,6 @@ std::vector<SequenceStart> Requests() {
     starts.push_back(std::move(start));
   }
   return starts;
-}
-
-void ExpectSameTokens(const std::vector<TokenScore>& a, const std::vector<TokenScore>& b,
-                      size_t request) {
-  ASSERT_EQ(a.size(), b.size()) << "request " << request;
-  for (size_t i = 0; i < a.size(); ++i) {
-    ASSERT_EQ(a[i].id, b[i].id) << "request " << request << " token " << i;
-    ASSERT_EQ(std::memcmp(&a[i].logprob, &b[i].logprob, sizeof(float)), 0)
-        << "request " << request << " token " << i << ": " << a[i].logprob << " " << b[i].logprob;
-    ASSERT_EQ(a[i].rank, b[i].rank);
-    ASSERT_EQ(a[i].candidates.size(), b[i].candidates.size());
-    for (size_t c = 0; c < a[i].candidates.size(); ++c) {
-      ASSERT_EQ(a[i].candidates[c].id, b[i].candidates[c].id);
-      ASSERT_EQ(a[i].candidates[c].logprob, b[i].candidates[c].logprob);
-    }
-  }
-}
-
-void ExpectSame(const std::vector<SequenceResult>& a, const std::vector<SequenceResult>& b) {
-  ASSERT_EQ(a.size(), b.size());
-  for (size_t i = 0; i < a.size(); ++i) {
-    ExpectSameTokens(a[i].prompt, b[i].prompt, i);
-    ExpectSameTokens(a[i].tokens, b[i].tokens, i);
-    EXPECT_EQ(a[i].finished->end, b[i].finished->end);
-  }
 }
 
 class OneAnswerTest : public testing::Test {
@@ -188,9 +163,10 @@ TEST_F(OneAnswerTest, AnAnswerGoesOnFromAPromptThatHoldsItsBeginning) {
   LocalModel model(kModel, Options());
   const std::vector<SequenceResult> results = model.Run(starts);
   for (size_t i = 0; i < starts.size(); ++i) {
+    SCOPED_TRACE(i);
     const std::vector<TokenScore>& whole = Alone()[i].tokens;
     ExpectSameTokens(results[i].tokens,
-                     {whole.begin() + static_cast<std::ptrdiff_t>(kept[i]), whole.end()}, i);
+                     {whole.begin() + static_cast<std::ptrdiff_t>(kept[i]), whole.end()});
     EXPECT_EQ(results[i].finished->end, Alone()[i].finished->end);
     if (!starts[i].prompt_logprobs) continue;
     EXPECT_EQ(results[i].prompt.size(), starts[i].token_ids.size());
@@ -208,11 +184,12 @@ TEST_F(OneAnswerTest, AnAnswerScoredAsAPromptHasTheSameLogprobs) {
   LocalModel model(kModel, Options());
   const std::vector<SequenceResult> results = model.Run(starts);
   for (size_t i = 0; i < starts.size(); ++i) {
+    SCOPED_TRACE(i);
     EXPECT_TRUE(results[i].tokens.empty());
     ASSERT_EQ(results[i].prompt.size(), starts[i].token_ids.size());
     const auto answer = static_cast<std::ptrdiff_t>(Alone()[i].tokens.size());
-    ExpectSameTokens({results[i].prompt.end() - answer, results[i].prompt.end()}, Alone()[i].tokens,
-                     i);
+    ExpectSameTokens({results[i].prompt.end() - answer, results[i].prompt.end()},
+                     Alone()[i].tokens);
   }
 }
 

@@ -24,6 +24,7 @@ TEST(RunMessagesTest, AStartIsReadWhole) {
   v1::Start& start = *command.mutable_start();
   start.set_prompt_token_count(7);
   start.set_generated_prompt_token_count(2);
+  start.set_prompt_group(11);
   start.mutable_sampling()->set_repetition_penalty(1.5F);
   start.mutable_sampling()->set_presence_penalty(0.25F);
   start.mutable_sampling()->set_frequency_penalty(-0.5F);
@@ -34,6 +35,7 @@ TEST(RunMessagesTest, AStartIsReadWhole) {
   ASSERT_TRUE(parsed.ok());
   const auto& read = std::get<SequenceStart>(*parsed);
   EXPECT_EQ(read.first_generated_index(), 5);
+  EXPECT_EQ(read.prompt_group, 11);
   EXPECT_EQ(read.sampling.repetition_penalty, 1.5F);
   EXPECT_EQ(read.sampling.presence_penalty, 0.25F);
   EXPECT_EQ(read.sampling.frequency_penalty, -0.5F);
@@ -41,6 +43,14 @@ TEST(RunMessagesTest, AStartIsReadWhole) {
   EXPECT_EQ(read.sampling.logit_bias[0], (std::pair<int32_t, float>(3, 2.0F)));
   EXPECT_EQ(read.max_new_tokens, 9);
   EXPECT_EQ(read.min_new_tokens, 4);
+}
+
+TEST(RunMessagesTest, AReleaseNamesItsGroup) {
+  v1::RunCommand command;
+  command.mutable_release_prompt()->set_prompt_group(11);
+  const absl::StatusOr<SequenceCommand> parsed = ParseCommand(command);
+  ASSERT_TRUE(parsed.ok());
+  EXPECT_EQ(std::get<ReleasePrompt>(*parsed).prompt_group, 11);
 }
 
 }  // namespace
