@@ -27,11 +27,12 @@ void Dispatcher::SetLink(int worker_index, WorkerLink* link) {
   scheduler_.AddWorker(worker_index);
 }
 
-absl::StatusOr<int64_t> Dispatcher::Submit(GenerationRequest request,
-                                           std::shared_ptr<SequenceSink> sink) {
+absl::StatusOr<int64_t> Dispatcher::Submit(
+    std::shared_ptr<const GenerationRequest> request,
+    const std::vector<std::shared_ptr<SequenceSink>>& sinks) {
   MutexLock lock(&mutex_);
   if (is_draining_) return absl::UnavailableError("the router is draining");
-  return scheduler_.Submit(std::move(request), std::move(sink), clock_->Now());
+  return scheduler_.Submit(std::move(request), sinks, clock_->Now());
 }
 
 absl::Duration Dispatcher::AdviseRetry() {

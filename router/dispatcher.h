@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -53,7 +54,11 @@ class Dispatcher final : public WorkerListener, private CommandSink {
   void SetLink(int worker_index, WorkerLink* link);
 
   // Errors: ResourceExhausted (queue full), Unavailable (draining).
-  absl::StatusOr<int64_t> Submit(GenerationRequest request, std::shared_ptr<SequenceSink> sink);
+  absl::StatusOr<int64_t> Submit(std::shared_ptr<const GenerationRequest> request,
+                                 const std::vector<std::shared_ptr<SequenceSink>>& sinks);
+  absl::StatusOr<int64_t> Submit(GenerationRequest request, std::shared_ptr<SequenceSink> sink) {
+    return Submit(std::make_shared<const GenerationRequest>(std::move(request)), {std::move(sink)});
+  }
   // After ResourceExhausted: when to come again.
   absl::Duration AdviseRetry();
   void Cancel(int64_t id);

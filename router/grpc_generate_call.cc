@@ -14,24 +14,8 @@ namespace m1 {
 namespace {
 
 constexpr absl::Duration kSlowReaderRetryDelay = absl::Seconds(1);
-// After its workers were lost for long: they may be starting.
+// After its workers were lost for long, or while the router drains: others may be starting.
 constexpr absl::Duration kWorkerRetryDelay = absl::Seconds(5);
-
-v1::FinishReason ReasonOf(AnswerEnd end) {
-  switch (end) {
-    case AnswerEnd::kStopToken:
-    case AnswerEnd::kStopString:
-      return v1::FINISH_REASON_STOP;
-    case AnswerEnd::kLength:
-      return v1::FINISH_REASON_LENGTH;
-    case AnswerEnd::kRepetition:
-      return v1::FINISH_REASON_REPETITION;
-    case AnswerEnd::kCancelled:
-    case AnswerEnd::kError:
-      break;
-  }
-  return v1::FINISH_REASON_CANCELLED;
-}
 
 // The identity of its certificate, else its address without the port.
 std::string ClientOf(const grpc::CallbackServerContext& context) {
@@ -42,6 +26,29 @@ std::string ClientOf(const grpc::CallbackServerContext& context) {
   const std::string peer = context.peer();  // ipv4:10.0.0.1:4711, ipv6:%5B::1%5D:4711, unix:
   return peer.substr(0, peer.find_last_of(':'));
 }
+
+// Takes the output of one sequence to the call that it belongs to.
+class SampleSink final : public SequenceSink {
+ public:
+  SampleSink(std::shared_ptr<GenerateCall> call, int sample)
+      : call_(std::move(call)), sample_(sample) {}
+
+  void OnStarted(absl::Time now) override { call_->OnStarted(sample_, now); }
+  SinkState OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) override {
+    return call_->OnPromptTokens(sample_, first_index, std::move(tokens));
+  }
+  SinkState OnTokens(std::vector<AnswerToken> tokens, absl::Time now) override {
+    return call_->OnTokens(sample_, std::move(tokens), now);
+  }
+  void OnFinished(AnswerEnd end, int32_t stop_token_id, absl::Time now) override {
+    call_->OnFinished(sample_, end, stop_token_id, now);
+  }
+  void OnFailed(const absl::Status& status) override { call_->OnFailed(status); }
+
+ private:
+  const std::shared_ptr<GenerateCall> call_;  // owned by its sequences, too
+  const int sample_;
+};
 
 }  // namespace
 
@@ -55,42 +62,36 @@ void GenerateCall::Refuse(const absl::Status& status) {
 }
 
 void GenerateCall::Begin(GenerationRequest request) {
-  request_id_ = request.request_id;
-  seed_ = request.sampling.seed;
-  sends_prompt_ids_ = request.prompt_token_ids;
-  prompt_ids_ = request.prompt_ids;
-  eos_token_ids_ = request.eos_token_ids;
+  request.client = ClientOf(*server_context_);
+  request.deadline = absl::FromChrono(server_context_->deadline());
+  request_ = std::make_shared<const GenerationRequest>(std::move(request));
   {
     MutexLock lock(&mutex_);
     if (called_finish_) return;  // the client is gone
-    answer_.emplace(context_.pieces, AnswerOptions{.is_chat = request.is_chat,
-                                                   .tools_enabled = request.tools_enabled,
-                                                   .stop_token_ids = request.stop_token_ids,
-                                                   .stop_strings = request.stop_strings,
-                                                   .include_stop_text = request.include_stop_text,
-                                                   .min_new_tokens = request.min_new_tokens});
-    answer_->GoOnAfter(std::span(request.prompt_ids)
-                           .last(static_cast<size_t>(request.generated_prompt_token_count)));
+    num_unfinished_ = request_->sample_count;
+    is_parked_.assign(static_cast<size_t>(num_unfinished_), false);
+    for (int i = 0; i < num_unfinished_; ++i) {
+      samples_.emplace_back(request_, i, context_.pieces, arrival_time_);
+      if (i > 0) EnqueuePrompt(i, v1::Prompt());  // that of sample 0 comes before them
+    }
   }
-  request.client = ClientOf(*server_context_);
-  request.deadline = absl::FromChrono(server_context_->deadline());
-  const absl::StatusOr<int64_t> id = Register(std::move(request));
+  const absl::StatusOr<int64_t> id = Register();
   bool is_cancelled = false;
   bool is_aborted = false;
   {
     MutexLock lock(&mutex_);
     if (!id.ok()) return EndNow(id.status());
-    sequence_id_ = *id;
+    first_id_ = *id;
     is_cancelled = is_cancelled_;
     is_aborted = is_aborted_;
     Proceed();
   }
-  if (is_cancelled) context_.dispatcher->Cancel(*id);
-  if (is_aborted) context_.dispatcher->Abort(*id);
+  if (is_cancelled) FreeSequences();
+  if (is_aborted) AbortSequences(*id);
 }
 
-absl::StatusOr<int64_t> GenerateCall::Register(GenerationRequest request) {
-  M1_RETURN_IF_ERROR(context_.registry->Add(request_id_, shared_from_this()));
+absl::StatusOr<int64_t> GenerateCall::Register() {
+  M1_RETURN_IF_ERROR(context_.registry->Add(request_->request_id, shared_from_this()));
   bool is_gone = false;
   {
     MutexLock lock(&mutex_);
@@ -98,34 +99,46 @@ absl::StatusOr<int64_t> GenerateCall::Register(GenerationRequest request) {
     is_gone = called_finish_ || is_done_;
   }
   if (is_gone) {
-    context_.registry->Remove(request_id_, this);
+    context_.registry->Remove(request_->request_id, this);
     return absl::CancelledError("the client is gone");
   }
-  absl::StatusOr<int64_t> id = context_.dispatcher->Submit(std::move(request), shared_from_this());
+  std::vector<std::shared_ptr<SequenceSink>> sinks;
+  for (int i = 0; i < request_->sample_count; ++i) {
+    sinks.push_back(std::make_shared<SampleSink>(shared_from_this(), i));
+  }
+  absl::StatusOr<int64_t> id = context_.dispatcher->Submit(request_, sinks);
   if (absl::IsResourceExhausted(id.status())) {
     return WithRetryDelay(id.status(), context_.dispatcher->AdviseRetry());
   }
+  if (absl::IsUnavailable(id.status())) return WithRetryDelay(id.status(), kWorkerRetryDelay);
   return id;
 }
 
 void GenerateCall::OnWriteDone(bool ok) {
-  bool resumes = false;
-  int64_t id = 0;
+  std::vector<int64_t> resumed_ids;
   {
     MutexLock lock(&mutex_);
     is_writing_ = false;
-    id = *sequence_id_;  // nothing is written before
     if (!ok) {
       is_cancelled_ = true;
       EndNow(absl::CancelledError("the client is gone"));
     } else {
       Proceed();
-      resumes = is_parked_ && waiting_bytes_ <= kMaxBufferedBytes / 2;
-      if (resumes) is_parked_ = false;
+      if (is_full_ && waiting_bytes_ <= kMaxBufferedBytes / 2) resumed_ids = TakeParked();
     }
   }
-  if (!ok) FreeSequence();
-  if (resumes) context_.dispatcher->Resume(id);
+  if (!ok) FreeSequences();
+  for (const int64_t id : resumed_ids) context_.dispatcher->Resume(id);
+}
+
+std::vector<int64_t> GenerateCall::TakeParked() {
+  is_full_ = false;
+  std::vector<int64_t> ids;
+  for (size_t i = 0; i < is_parked_.size(); ++i) {
+    if (is_parked_[i]) ids.push_back(*first_id_ + static_cast<int64_t>(i));
+    is_parked_[i] = false;
+  }
+  return ids;
 }
 
 void GenerateCall::OnCancel() {
@@ -134,68 +147,79 @@ void GenerateCall::OnCancel() {
     is_cancelled_ = true;
     EndNow(absl::CancelledError("cancelled by the client, or its deadline has passed"));
   }
-  FreeSequence();
+  FreeSequences();
 }
 
 void GenerateCall::OnDone() {
   bool is_registered = false;
+  bool is_open = false;
   {
     MutexLock lock(&mutex_);
     is_done_ = true;
     is_registered = is_registered_;
+    is_open = num_unfinished_ > 0;
   }
-  if (is_registered) context_.registry->Remove(request_id_, this);
+  if (is_open) FreeSequences();  // one sample has failed, the others are not needed
+  if (is_registered) context_.registry->Remove(request_->request_id, this);
   const std::shared_ptr<GenerateCall> last_reference = std::move(self_);
 }
 
-void GenerateCall::OnStarted(absl::Time now) {
+void GenerateCall::OnStarted(int sample, absl::Time now) {
   MutexLock lock(&mutex_);
-  started_ = now;
+  AnswerOf(sample).Start(now);
 }
 
-SinkState GenerateCall::OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) {
+SinkState GenerateCall::OnPromptTokens(int sample, int32_t first_index,
+                                       std::vector<AnswerToken> tokens) {
   MutexLock lock(&mutex_);
+  if (end_) return SinkState::kTakesMore;  // another sample has failed, and the call with it
   for (v1::Prompt& prompt : ToPromptMessages(first_index, tokens, *context_.pieces)) {
-    EnqueuePrompt(std::move(prompt));
+    EnqueuePrompt(sample, std::move(prompt));
   }
   Proceed();
-  return BufferState();
+  return BufferState(sample);
 }
 
-SinkState GenerateCall::OnTokens(std::vector<AnswerToken> tokens, absl::Time now) {
+SinkState GenerateCall::OnTokens(int sample, std::vector<AnswerToken> tokens, absl::Time now) {
   MutexLock lock(&mutex_);
-  if (!first_token_) first_token_ = now;
-  EnqueueDeltas(answer_->Push(std::move(tokens)));
+  if (end_) return SinkState::kIsComplete;
+  SampleAnswer& answer = AnswerOf(sample);
+  EnqueueDeltas(sample, answer.Push(std::move(tokens), now));
   Proceed();
-  return answer_->matched_stop_string() ? SinkState::kIsComplete : BufferState();
+  return answer.is_complete() ? SinkState::kIsComplete : BufferState(sample);
 }
 
-void GenerateCall::OnFinished(AnswerEnd end, int32_t stop_token_id, absl::Time now) {
+void GenerateCall::OnFinished(int sample, AnswerEnd end, int32_t stop_token_id, absl::Time now) {
   MutexLock lock(&mutex_);
-  EnqueueDeltas(answer_->Finish());
-  v1::GenerateResponse response = MakeResponse();
-  FillFinish(end, stop_token_id, now, response.mutable_finish());
+  if (end_) return;
+  SampleAnswer& answer = AnswerOf(sample);
+  EnqueueDeltas(sample, answer.End());
+  v1::GenerateResponse response = MakeResponse(sample);
+  *response.mutable_finish() = answer.MakeFinish(end, stop_token_id, now);
   Enqueue(response);
-  end_ = absl::OkStatus();
-  ReleaseId();  // before the client can know of the end
+  if (--num_unfinished_ == 0) {
+    end_ = absl::OkStatus();
+    ReleaseId();  // before the client can know of the end
+  }
   Proceed();
 }
 
 void GenerateCall::OnFailed(const absl::Status& status) {
   MutexLock lock(&mutex_);
+  if (end_) return;
   end_ = absl::IsUnavailable(status) ? WithRetryDelay(status, kWorkerRetryDelay) : status;
   ReleaseId();
   Proceed();
 }
 
 void GenerateCall::Abort() {
-  std::optional<int64_t> id;
+  std::optional<int64_t> first_id;
   {
     MutexLock lock(&mutex_);
     is_aborted_ = true;
-    id = sequence_id_;
+    first_id = first_id_;
   }
-  if (id) context_.dispatcher->Abort(*id);
+  if (first_id) AbortSequences(*first_id);
 }
 
 void GenerateCall::CheckReader(absl::Time now) {
@@ -215,26 +239,27 @@ void GenerateCall::CheckReader(absl::Time now) {
       server_context_->TryCancel();
     }
   }
-  if (gave_up) FreeSequence();
+  if (gave_up) FreeSequences();
 }
 
-v1::GenerateResponse GenerateCall::MakeResponse() const {
+v1::GenerateResponse GenerateCall::MakeResponse(int sample) const {
   v1::GenerateResponse response;
-  response.set_request_id(request_id_);
+  response.set_request_id(request_->request_id);
+  response.set_sample_index(sample);
   return response;
 }
 
-void GenerateCall::EnqueuePrompt(v1::Prompt prompt) {
-  prompt.set_token_count(static_cast<int32_t>(prompt_ids_.size()));
-  prompt.set_seed(seed_);
-  v1::GenerateResponse response = MakeResponse();
+void GenerateCall::EnqueuePrompt(int sample, v1::Prompt prompt) {
+  prompt.set_token_count(static_cast<int32_t>(request_->prompt_ids.size()));
+  prompt.set_seed(AnswerOf(sample).seed());
+  v1::GenerateResponse response = MakeResponse(sample);
   *response.mutable_prompt() = std::move(prompt);
   Enqueue(response);
 }
 
-void GenerateCall::EnqueueDeltas(const std::vector<AnswerDelta>& deltas) {
+void GenerateCall::EnqueueDeltas(int sample, const std::vector<AnswerDelta>& deltas) {
   for (const AnswerDelta& delta : deltas) {
-    v1::GenerateResponse response = MakeResponse();
+    v1::GenerateResponse response = MakeResponse(sample);
     *response.mutable_delta() = ToProto(delta, *context_.pieces);
     Enqueue(response);
   }
@@ -251,22 +276,22 @@ void GenerateCall::Enqueue(const v1::GenerateResponse& response) {
 
 void GenerateCall::EnqueueNextPromptIds() {
   v1::Prompt prompt;
-  if (sends_prompt_ids_) {
-    const size_t end = std::min(prompt_ids_.size(), next_prompt_id_ + kPromptIdsPerMessage);
+  const std::vector<int32_t>& ids = request_->prompt_ids;
+  if (request_->prompt_token_ids) {
+    const size_t end = std::min(ids.size(), next_prompt_id_ + kPromptIdsPerMessage);
     prompt.set_first_index(static_cast<int32_t>(next_prompt_id_));
-    prompt.mutable_token_ids()->Add(
-        prompt_ids_.begin() + static_cast<std::ptrdiff_t>(next_prompt_id_),
-        prompt_ids_.begin() + static_cast<std::ptrdiff_t>(end));
+    prompt.mutable_token_ids()->Add(ids.begin() + static_cast<std::ptrdiff_t>(next_prompt_id_),
+                                    ids.begin() + static_cast<std::ptrdiff_t>(end));
     next_prompt_id_ = end;
   }
-  sent_prompt_ = !sends_prompt_ids_ || next_prompt_id_ == prompt_ids_.size();
+  sent_prompt_ = !request_->prompt_token_ids || next_prompt_id_ == ids.size();
   std::deque<grpc::ByteBuffer> later = std::exchange(waiting_, {});
-  EnqueuePrompt(std::move(prompt));
+  EnqueuePrompt(0, std::move(prompt));
   for (grpc::ByteBuffer& buffer : later) waiting_.push_back(std::move(buffer));
 }
 
 void GenerateCall::Proceed() {
-  if (!sequence_id_ || is_writing_ || called_finish_) return;
+  if (!first_id_ || is_writing_ || called_finish_) return;
   if (!sent_prompt_) EnqueueNextPromptIds();
   if (!waiting_.empty()) {
     written_ = std::move(waiting_.front());
@@ -290,49 +315,29 @@ void GenerateCall::EndNow(const absl::Status& status) {
 }
 
 void GenerateCall::ReleaseId() {
-  if (is_registered_) context_.registry->ReleaseId(request_id_, this);
+  if (is_registered_) context_.registry->ReleaseId(request_->request_id, this);
 }
 
-SinkState GenerateCall::BufferState() {
-  if (waiting_bytes_ > kMaxBufferedBytes) is_parked_ = true;
-  return is_parked_ ? SinkState::kIsFull : SinkState::kTakesMore;
-}
-
-void GenerateCall::FillFinish(AnswerEnd end, int32_t stop_token_id, absl::Time now,
-                              v1::Finish* finish) {
-  finish->set_reason(ReasonOf(end));
-  if (const std::optional<std::string>& stop_string = answer_->matched_stop_string()) {
-    finish->set_reason(v1::FINISH_REASON_STOP);
-    finish->set_stop_string(*stop_string);
-  } else if (end == AnswerEnd::kStopToken) {
-    const bool is_eos = std::find(eos_token_ids_.begin(), eos_token_ids_.end(), stop_token_id) !=
-                        eos_token_ids_.end();
-    if (is_eos && answer_->num_tool_calls() > 0) {
-      finish->set_reason(v1::FINISH_REASON_TOOL_CALLS);
-    } else {
-      finish->set_stop_token_id(stop_token_id);
-    }
-  }
-  v1::Usage* usage = finish->mutable_usage();
-  usage->set_prompt_token_count(static_cast<int32_t>(prompt_ids_.size()));
-  usage->set_completion_token_count(answer_->num_tokens());
-  usage->set_reasoning_token_count(answer_->num_reasoning_tokens());
-  v1::Timing* timing = finish->mutable_timing();
-  *timing->mutable_queued() = ToProto(started_.value_or(now) - arrival_time_);
-  if (first_token_) {
-    *timing->mutable_time_to_first_token() = ToProto(*first_token_ - arrival_time_);
-  }
-  *timing->mutable_total() = ToProto(now - arrival_time_);
+SinkState GenerateCall::BufferState(int sample) {
+  const auto index = static_cast<size_t>(sample);
+  if (waiting_bytes_ > kMaxBufferedBytes) is_full_ = true;
+  if (is_full_) is_parked_[index] = true;
+  return is_parked_[index] ? SinkState::kIsFull : SinkState::kTakesMore;
 }
 
 // What was finished already is not in the scheduler any more: then nothing happens.
-void GenerateCall::FreeSequence() {
-  std::optional<int64_t> id;
+void GenerateCall::FreeSequences() {
+  std::optional<int64_t> first_id;
   {
     MutexLock lock(&mutex_);
-    id = sequence_id_;
+    first_id = first_id_;
   }
-  if (id) context_.dispatcher->Cancel(*id);
+  if (!first_id) return;
+  for (int i = 0; i < request_->sample_count; ++i) context_.dispatcher->Cancel(*first_id + i);
+}
+
+void GenerateCall::AbortSequences(int64_t first_id) {
+  for (int i = 0; i < request_->sample_count; ++i) context_.dispatcher->Abort(first_id + i);
 }
 
 }  // namespace m1

@@ -1,7 +1,7 @@
-// One call of Generate: takes the answer from the dispatcher, writes it to the client as fast as
-// the client reads, and frees the sequence when the client is gone.
+// One call of Generate: takes the samples of the answer from the dispatcher, writes them to the
+// client as fast as the client reads, and frees the sequences when the client is gone.
 //
-// Locks: the dispatcher calls the sink's functions with its mutex held, so mutex_ is never held
+// Locks: the dispatcher calls the sinks' functions with its mutex held, so mutex_ is never held
 // while the dispatcher is called. The registry may be called with mutex_ held.
 #pragma once
 
@@ -23,15 +23,15 @@
 #include "common/base/clock.h"
 #include "common/base/mutex.h"
 #include "m1/v1/inference.pb.h"
-#include "router/answer.h"
 #include "router/call_registry.h"
 #include "router/dispatcher.h"
+#include "router/grpc_sample_answer.h"
 #include "router/sequence.h"
 
 namespace m1 {
 
-// Above this many bytes waiting for the client its sequence is freed; it goes on (replayed to the
-// same bits) when half of them are read.
+// Above this many bytes waiting for the client its sequences are freed as they bring more; they go
+// on (replayed to the same bits) when half of the bytes are read.
 inline constexpr int64_t kMaxBufferedBytes = 1 << 20;
 
 struct GenerateCallContext {
@@ -42,9 +42,8 @@ struct GenerateCallContext {
   absl::Duration slow_reader_timeout = absl::Seconds(30);
 };
 
-// Owned by itself until gRPC is done with it, by the registry, and by the scheduler's sequence.
+// Owned by itself until gRPC is done with it, by the registry, and by the scheduler's sequences.
 class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
-                           public SequenceSink,
                            public LiveCall,
                            public std::enable_shared_from_this<GenerateCall> {
  public:
@@ -63,22 +62,26 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void OnCancel() override;
   void OnDone() override;
 
-  // SequenceSink
-  void OnStarted(absl::Time now) override;
-  SinkState OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) override;
-  SinkState OnTokens(std::vector<AnswerToken> tokens, absl::Time now) override;
-  void OnFinished(AnswerEnd end, int32_t stop_token_id, absl::Time now) override;
-  void OnFailed(const absl::Status& status) override;
+  // As of SequenceSink, for a sample. The first failure of a sample is the call's.
+  void OnStarted(int sample, absl::Time now);
+  SinkState OnPromptTokens(int sample, int32_t first_index, std::vector<AnswerToken> tokens);
+  SinkState OnTokens(int sample, std::vector<AnswerToken> tokens, absl::Time now);
+  void OnFinished(int sample, AnswerEnd end, int32_t stop_token_id, absl::Time now);
+  void OnFailed(const absl::Status& status);
 
   // LiveCall
   void Abort() override;
   void CheckReader(absl::Time now) override;
 
  private:
-  absl::StatusOr<int64_t> Register(GenerationRequest request);
-  v1::GenerateResponse MakeResponse() const;
-  void EnqueuePrompt(v1::Prompt prompt) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void EnqueueDeltas(const std::vector<AnswerDelta>& deltas) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<int64_t> Register();
+  v1::GenerateResponse MakeResponse(int sample) const;
+  SampleAnswer& AnswerOf(int sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return samples_[static_cast<size_t>(sample)];
+  }
+  void EnqueuePrompt(int sample, v1::Prompt prompt) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EnqueueDeltas(int sample, const std::vector<AnswerDelta>& deltas)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Enqueue(const v1::GenerateResponse& response) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The first messages, which are made when there is room for them.
   void EnqueueNextPromptIds() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -89,32 +92,32 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // The end is decided: another call may take the id.
   void ReleaseId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Full from when the buffer is full until half of it was read.
-  SinkState BufferState() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void FillFinish(AnswerEnd end, int32_t stop_token_id, absl::Time now, v1::Finish* finish)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void FreeSequence();
+  SinkState BufferState(int sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Not full any more: the sequences to resume.
+  std::vector<int64_t> TakeParked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FreeSequences();
+  void AbortSequences(int64_t first_id);
 
   const GenerateCallContext context_;
   grpc::CallbackServerContext* const server_context_;  // valid until OnDone
   const absl::Time arrival_time_;
   std::shared_ptr<GenerateCall> self_;  // until OnDone
 
-  // Constant after Begin.
-  std::string request_id_;
-  uint64_t seed_ = 0;
-  bool sends_prompt_ids_ = false;
-  std::vector<int32_t> prompt_ids_;
-  std::vector<int32_t> eos_token_ids_;
+  // Constant after Begin. Owned by the sequences and the samples, too.
+  std::shared_ptr<const GenerationRequest> request_;
 
   Mutex mutex_;
-  std::optional<AnswerBuilder> answer_ ABSL_GUARDED_BY(mutex_);
-  std::optional<int64_t> sequence_id_ ABSL_GUARDED_BY(mutex_);  // once accepted
+  std::deque<SampleAnswer> samples_ ABSL_GUARDED_BY(mutex_);
+  int num_unfinished_ ABSL_GUARDED_BY(mutex_) = 0;  // samples
+  // Once accepted. The ids of the samples' sequences are consecutive.
+  std::optional<int64_t> first_id_ ABSL_GUARDED_BY(mutex_);
   bool is_registered_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // by the client, or by its silence
   bool is_aborted_ ABSL_GUARDED_BY(mutex_) = false;
-  // A sink's function has answered kIsFull since the last Resume. Only OnWriteDone clears it: later
-  // output of the same step comes while the scheduler already means to park the sequence.
-  bool is_parked_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_full_ ABSL_GUARDED_BY(mutex_) = false;
+  // By sample: was answered kIsFull since the last Resume. Only OnWriteDone clears it: later output
+  // of the same step comes while the scheduler already means to park the sequence.
+  std::vector<bool> is_parked_ ABSL_GUARDED_BY(mutex_);
   bool is_done_ ABSL_GUARDED_BY(mutex_) = false;  // server_context_ is gone
 
   size_t next_prompt_id_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -126,9 +129,6 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   absl::Time write_started_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);  // after what waits was written
   bool called_finish_ ABSL_GUARDED_BY(mutex_) = false;
-
-  std::optional<absl::Time> started_ ABSL_GUARDED_BY(mutex_);
-  std::optional<absl::Time> first_token_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace m1

@@ -124,10 +124,6 @@ void CheckGeneratedPromptTokens(const v1::GenerateRequest& request, Violations* 
                       absl::StrCat("0 or more and below the prompt's ", num_ids, " tokens"));
 }
 
-absl::Status Missing(const char* field) {
-  return absl::UnimplementedError(absl::StrCat(field, " is not implemented by this server"));
-}
-
 }  // namespace
 
 void CheckRanges(const v1::GenerateRequest& request, int32_t vocab_size, Violations* violations) {
@@ -169,11 +165,6 @@ const char* PromptField(const v1::GenerateRequest& request) {
   return "prompt";
 }
 
-absl::Status CheckImplemented(const v1::GenerateRequest& request) {
-  if (request.sampling().sample_count() > 1) return Missing("sampling.sample_count");
-  return absl::OkStatus();
-}
-
 std::string ClosingText(const v1::Thinking& thinking) {
   const absl::string_view text = thinking.has_closing_text()
                                      ? absl::string_view(thinking.closing_text())
@@ -199,6 +190,7 @@ GenerationRequest ReadRequest(const v1::GenerateRequest& request,
   read.sampling.top_k = sampling.top_k();
   read.sampling.min_p = sampling.min_p();
   read.sampling.seed = sampling.seed();
+  if (sampling.has_sample_count()) read.sample_count = sampling.sample_count();
   if (sampling.has_repetition_penalty()) {
     read.sampling.repetition_penalty = sampling.repetition_penalty();
   }

@@ -1,7 +1,7 @@
 // GenerateRequest checked and turned into plain C++.
 //
 // Order of a call: CheckRanges, which finds every field outside its range; the prompt is encoded
-// and its length checked; CheckImplemented; ReadRequest.
+// and its length checked; ReadRequest.
 #pragma once
 
 #include <cstdint>
@@ -22,10 +22,6 @@ void CheckRanges(const v1::GenerateRequest& request, int32_t vocab_size, Violati
 
 // The field by which the caller gave the prompt: "text", "token_ids.ids", "chat.messages".
 const char* PromptField(const v1::GenerateRequest& request);
-
-// Unimplemented, naming the field, for a valid value that differs from the default and that this
-// server cannot honour yet.
-absl::Status CheckImplemented(const v1::GenerateRequest& request);
 
 // What is fed when the budget is used up.
 std::string ClosingText(const v1::Thinking& thinking);

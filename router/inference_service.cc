@@ -110,7 +110,6 @@ absl::StatusOr<GenerationRequest> InferenceService::Read(const grpc::ByteBuffer&
                      absl::StrCat(num_tokens, " tokens long"),
                      absl::StrCat("1..", max_tokens, " tokens"));
   M1_RETURN_IF_ERROR(violations.ToStatus());
-  M1_RETURN_IF_ERROR(CheckImplemented(request));
 
   GenerationRequest read = ReadRequest(request, vocabulary_->eos_token_ids());
   read.prompt_ids = std::move(prompt_ids);

@@ -61,6 +61,7 @@ struct GenerationRequest {
   int32_t candidate_count = 0;
   bool prompt_logprobs = false;
   bool prompt_token_ids = false;
+  int32_t sample_count = 1;
   int32_t priority = 0;                                     // higher first
   std::string client;                                       // who asks, for fair shares
   std::string session_id;                                   // empty: none

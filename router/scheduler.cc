@@ -38,28 +38,38 @@ Scheduler::Scheduler(const SchedulerOptions& options, CommandSink* commands)
       retry_advice_(static_cast<size_t>(options.queue_size)),
       sessions_(kMaxSessions) {}
 
-absl::StatusOr<int64_t> Scheduler::Submit(GenerationRequest request,
-                                          std::shared_ptr<SequenceSink> sink, absl::Time now) {
-  auto sequence = std::make_unique<RoutedSequence>();
-  if (request.thinking) {
-    sequence->thinking.emplace(*request.thinking, options_.pieces);
-    M1_RETURN_IF_ERROR(RecordEarlierTokens(request, &*sequence->thinking));
+absl::StatusOr<int64_t> Scheduler::Submit(std::shared_ptr<const GenerationRequest> request,
+                                          const std::vector<std::shared_ptr<SequenceSink>>& sinks,
+                                          absl::Time now) {
+  std::optional<ThinkingBudget> thinking;
+  if (request->thinking) {
+    thinking.emplace(*request->thinking, options_.pieces);
+    M1_RETURN_IF_ERROR(RecordEarlierTokens(*request, &*thinking));
   }
-  const int64_t id = next_arrival_order_;
-  sequence->arrival_order = id;
-  sequence->max_new_tokens = BoundAtArrival(request);
-  sequence->request = std::move(request);
-  sequence->sink = std::move(sink);
-  sequence->arrival_time = now;
-  sequence->unserved_since = now;
-  if (!queue_.TryPush(sequence->ticket())) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the queue is full: ", queue_.capacity(), " requests are waiting"));
+  const int num_samples = static_cast<int>(sinks.size());
+  const auto group = std::make_shared<SampleGroup>(SampleGroup{
+      .id = next_arrival_order_, .num_samples = num_samples, .num_unstarted = num_samples});
+  const int32_t max_new_tokens = BoundAtArrival(*request);
+  for (int i = 0; i < num_samples; ++i) {
+    auto sequence = std::make_unique<RoutedSequence>();
+    sequence->arrival_order = group->id + i;
+    sequence->sample_index = i;
+    sequence->request = request;
+    sequence->group = group;
+    if (thinking) sequence->thinking.emplace(*thinking);
+    sequence->max_new_tokens = max_new_tokens;
+    sequence->sink = sinks[static_cast<size_t>(i)];
+    sequence->arrival_time = now;
+    sequence->unserved_since = now;
+    if (!queue_.TryPush(sequence->ticket())) {  // the first, if any
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the queue is full: ", queue_.capacity(), " requests are waiting"));
+    }
+    sequences_.emplace(sequence->arrival_order, std::move(sequence));
   }
-  ++next_arrival_order_;
-  sequences_.emplace(id, std::move(sequence));
+  next_arrival_order_ += num_samples;
   DispatchWaiting(now);
-  return id;
+  return group->id;
 }
 
 void Scheduler::Cancel(int64_t id) {
@@ -118,7 +128,7 @@ void Scheduler::OnStep(int worker_index, WorkerEvents events, absl::Time now) {
   std::vector<int64_t> full_ids;
   for (PromptTokensEvent& scored : events.prompt_tokens) {
     const int64_t id = scored.sequence_id;
-    if (!DeliverPromptTokens(worker_index, std::move(scored))) full_ids.push_back(id);
+    if (!DeliverPromptTokens(worker_index, std::move(scored), now)) full_ids.push_back(id);
   }
   for (TokensEvent& event : events.tokens) {
     const int64_t id = event.sequence_id;
@@ -148,11 +158,13 @@ void Scheduler::OnLost(int worker_index, absl::Time now) {
   WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   if (!worker.is_connected) return;
   worker.is_connected = false;
+  for (const auto& entry : sequences_) entry.second->group->keepers.erase(worker_index);
   std::vector<RoutedSequence*> lost;
   for (const auto& entry : worker.running) lost.push_back(entry.second);
-  for (RoutedSequence* sequence : lost) {
-    RequeueAfterLoss(sequence, now);
-  }
+  std::sort(lost.begin(), lost.end(), [](const RoutedSequence* a, const RoutedSequence* b) {
+    return a->arrival_order < b->arrival_order;
+  });
+  for (RoutedSequence* sequence : lost) RequeueAfterLoss(sequence, now);
   DispatchWaiting(now);
 }
 
@@ -162,10 +174,10 @@ void Scheduler::Tick(absl::Time now) {
     ++it;  // what follows may take the sequence out of the queue
     if (FailedAtDeadline(sequence, now)) continue;
     const absl::Duration waited = now - sequence->arrival_time;
-    if (!sequence->was_started && waited > sequence->request.queue_timeout) {
+    if (!sequence->group->was_started() && waited > sequence->request->queue_timeout) {
       Fail(sequence, absl::DeadlineExceededError(absl::StrCat(
                          "queued for ", absl::FormatDuration(waited), ", queue_timeout is ",
-                         absl::FormatDuration(sequence->request.queue_timeout))));
+                         absl::FormatDuration(sequence->request->queue_timeout))));
       continue;
     }
     if (Place(*sequence).any_eligible) {
@@ -180,8 +192,11 @@ void Scheduler::Tick(absl::Time now) {
 }
 
 bool Scheduler::FailedAtDeadline(RoutedSequence* sequence, absl::Time now) {
-  if (now < sequence->request.deadline) return false;
-  Fail(sequence, absl::DeadlineExceededError("the client's deadline passed in the queue"));
+  if (now < sequence->request->deadline) return false;
+  const bool is_queued = sequence->state == SequenceState::kQueued;
+  CancelOnWorker(sequence);
+  Fail(sequence, absl::DeadlineExceededError(is_queued ? "the client's deadline passed in the queue"
+                                                       : "the client's deadline passed"));
   return true;
 }
 
@@ -293,6 +308,7 @@ void Scheduler::Fail(RoutedSequence* sequence, const absl::Status& status) {
 
 void Scheduler::Erase(RoutedSequence* sequence) {
   Detach(sequence);
+  if (!sequence->was_started) CountStarted(sequence->group.get());
   queue_.Remove(sequence->arrival_order);
   queue_.Leave(sequence->ticket());
   sequences_.erase(sequence->arrival_order);

@@ -58,7 +58,8 @@ struct WorkerState {
   bool is_ready() const { return is_connected && ledger.ready(); }
 };
 
-// Plain policy: not thread-safe, no clock, no I/O. A request's id is its arrival order.
+// Plain policy: not thread-safe, no clock, no I/O. A sample's id is its arrival order; those of a
+// request are consecutive. Each is a sequence of its own, started and replayed by itself.
 class Scheduler {
  public:
   // `commands` must outlive the scheduler.
@@ -66,9 +67,17 @@ class Scheduler {
 
   // --- From clients ---
 
-  // Errors: ResourceExhausted when the queue is full.
-  absl::StatusOr<int64_t> Submit(GenerationRequest request, std::shared_ptr<SequenceSink> sink,
+  // A request with request->sample_count samples, which go to the sinks; returns the first one's
+  // id. It needs one place in the queue. Errors: ResourceExhausted when the queue is full.
+  absl::StatusOr<int64_t> Submit(std::shared_ptr<const GenerationRequest> request,
+                                 const std::vector<std::shared_ptr<SequenceSink>>& sinks,
                                  absl::Time now);
+  // A request with one sample.
+  absl::StatusOr<int64_t> Submit(GenerationRequest request, std::shared_ptr<SequenceSink> sink,
+                                 absl::Time now) {
+    return Submit(std::make_shared<const GenerationRequest>(std::move(request)), {std::move(sink)},
+                  now);
+  }
   // When a request that was refused for a full queue should come again.
   absl::Duration AdviseRetry(absl::Time now) { return retry_advice_.Advise(now); }
   // The reader is gone: nothing more is delivered. No effect when the request is over.
@@ -113,7 +122,7 @@ class Scheduler {
   RoutedSequence* FindRunning(int worker_index, int64_t worker_sequence_id);
 
   void DispatchWaiting(absl::Time now);
-  // Ends a waiting request that is past its client's deadline.
+  // Ends a request that is past its client's deadline.
   bool FailedAtDeadline(RoutedSequence* sequence, absl::Time now);
   // The answer's bound as the connected workers' contexts allow, those aside that have no room for
   // the prompt and one token more.
@@ -124,14 +133,18 @@ class Scheduler {
   int64_t TokensToHold(const RoutedSequence& sequence) const;
   Placement Place(const RoutedSequence& sequence) const;
   std::optional<int> PreferredWorker(const RoutedSequence& sequence) const;
+  // KV blocks that the worker is to have free; fewer where it may keep the prompt.
+  int64_t BlocksToStart(int worker_index, const RoutedSequence& sequence) const;
+  // One sample of the group is not to be started for the first time any more.
+  void CountStarted(SampleGroup* group);
   void StartOn(int worker_index, RoutedSequence* sequence, absl::Time now);
   // Has running sequences of lower priority preempted for one that waits for credits, if any can.
   void MakeRoom(const RoutedSequence& sequence);
-  std::optional<std::vector<int64_t>> VictimsOn(const WorkerState& worker,
+  std::optional<std::vector<int64_t>> VictimsOn(int worker_index,
                                                 const RoutedSequence& sequence) const;
 
   // False: the sink is full.
-  bool DeliverPromptTokens(int worker_index, PromptTokensEvent scored);
+  bool DeliverPromptTokens(int worker_index, PromptTokensEvent scored, absl::Time now);
   bool DeliverTokens(int worker_index, TokensEvent event, absl::Time now);
   // After new output: the worker's next pause is lifted, or is where the thought may end.
   void MovePause(RoutedSequence* sequence);

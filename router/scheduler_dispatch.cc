@@ -62,8 +62,7 @@ Placement Scheduler::Place(const RoutedSequence& sequence) const {
     candidates[i] = {
         .is_eligible = same_identity && (can_hold || !sequence.was_started),
         .can_hold = can_hold,
-        .has_credits =
-            worker.ledger.CanStart(KvBlocksToStart(sequence.num_start_tokens(), limits.kv_blocks)),
+        .has_credits = worker.ledger.CanStart(BlocksToStart(static_cast<int>(i), sequence)),
         .outstanding_tokens = worker.outstanding_tokens,
     };
   }
@@ -71,7 +70,11 @@ Placement Scheduler::Place(const RoutedSequence& sequence) const {
 }
 
 std::optional<int> Scheduler::PreferredWorker(const RoutedSequence& sequence) const {
-  const std::optional<int> worker = sessions_.Find(sequence.request.session_id);
+  // Where the prompt may be kept, then where the session was.
+  if (sequence.group->shares_prompt() && sequence.group->was_started()) {
+    return sequence.group->last_worker;
+  }
+  const std::optional<int> worker = sessions_.Find(sequence.request->session_id);
   return worker && *worker < num_workers() ? worker : std::nullopt;
 }
 
@@ -83,7 +86,7 @@ void Scheduler::MakeRoom(const RoutedSequence& sequence) {
   for (int i = 0; i < num_workers(); ++i) {
     const WorkerState& worker = workers_[static_cast<size_t>(i)];
     if (!worker.is_ready() || reach > worker.limits.max_sequence_tokens()) continue;
-    std::optional<std::vector<int64_t>> victims = VictimsOn(worker, sequence);
+    std::optional<std::vector<int64_t>> victims = VictimsOn(i, sequence);
     if (!victims || (fewest && fewest->size() <= victims->size())) continue;
     fewest = std::move(victims);
     chosen = i;
@@ -95,36 +98,58 @@ void Scheduler::MakeRoom(const RoutedSequence& sequence) {
   }
 }
 
-std::optional<std::vector<int64_t>> Scheduler::VictimsOn(const WorkerState& worker,
+std::optional<std::vector<int64_t>> Scheduler::VictimsOn(int worker_index,
                                                          const RoutedSequence& sequence) const {
+  const WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   const int64_t pool = worker.limits.kv_blocks;
   const auto head_start = [this](const RoutedSequence& of) {
-    return HeadStart(of.arrival_time, of.request.priority, options_.priority_ageing);
+    return HeadStart(of.arrival_time, of.request->priority, options_.priority_ageing);
   };
   std::vector<PreemptionCandidate> running;
   for (const auto& [id, other] : worker.running) {
     running.push_back({.id = id,
-                       .priority = other->request.priority,
+                       .priority = other->request->priority,
                        .head_start = head_start(*other),
                        .arrival_order = other->arrival_order,
                        .kv_blocks = KvBlocksToStart(other->num_tokens(), pool),
                        .is_being_preempted = other->is_being_preempted});
   }
   return ChooseVictims(
-      sequence.request.priority, head_start(sequence),
-      {.slots = 1, .kv_blocks = KvBlocksToStart(sequence.num_start_tokens(), pool)},
+      sequence.request->priority, head_start(sequence),
+      {.slots = 1, .kv_blocks = BlocksToStart(worker_index, sequence)},
       {.slots = worker.ledger.available_slots(), .kv_blocks = worker.ledger.available_kv_blocks()},
       std::move(running));
+}
+
+int64_t Scheduler::BlocksToStart(int worker_index, const RoutedSequence& sequence) const {
+  const WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
+  const int64_t num_blocks = KvBlocksToStart(sequence.num_start_tokens(), worker.limits.kv_blocks);
+  if (!sequence.group->shares_prompt() || !sequence.group->keepers.contains(worker_index)) {
+    return num_blocks;
+  }
+  const auto num_shared = static_cast<int64_t>(sequence.request->prompt_ids.size() - 1);
+  return num_blocks - num_shared / kKvBlockTokens;
+}
+
+void Scheduler::CountStarted(SampleGroup* group) {
+  if (--group->num_unstarted > 0) return;
+  for (const int keeper : group->keepers) {
+    commands_->Send(keeper, ReleasePromptCommand{.prompt_group = group->id});
+  }
+  group->keepers.clear();
 }
 
 void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time now) {
   WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   queue_.Remove(sequence->arrival_order);
-  retry_advice_.OnDeparture(now);
-  sessions_.Remember(sequence->request.session_id, worker_index);
-  if (!sequence->was_started) {
+  sessions_.Remember(sequence->request->session_id, worker_index);
+  SampleGroup& group = *sequence->group;
+  const bool is_first_start = !sequence->was_started;
+  if (is_first_start) {
     sequence->was_started = true;
-    queue_.Charge(sequence->ticket(), sequence->num_tokens());
+    if (sequence->ticket().takes_place) retry_advice_.OnDeparture(now);
+    // The prompt of a request is served once.
+    if (!group.was_started()) queue_.Charge(sequence->ticket(), sequence->num_tokens());
     const int64_t room =
         std::max<int64_t>(0, worker.limits.max_sequence_tokens() - sequence->num_tokens());
     sequence->max_new_tokens = static_cast<int32_t>(
@@ -137,9 +162,12 @@ void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time n
   sequence->outstanding_tokens = MaxTotalTokens(*sequence);
   worker.outstanding_tokens += sequence->outstanding_tokens;
   worker.running.emplace(sequence->worker_sequence_id, sequence);
-  worker.ledger.Start(KvBlocksToStart(sequence->num_start_tokens(), worker.limits.kv_blocks));
+  worker.ledger.Start(BlocksToStart(worker_index, *sequence));
   sequence->pause_at_generated_count = NextPause(*sequence);
   commands_->Send(worker_index, MakeStartCommand(*sequence));
+  group.last_worker = worker_index;
+  if (group.shares_prompt()) group.keepers.insert(worker_index);
+  if (is_first_start) CountStarted(&group);
 }
 
 }  // namespace m1

@@ -21,17 +21,18 @@ absl::Status WorkerError(const FinishedEvent& finished) {
 
 }  // namespace
 
-bool Scheduler::DeliverPromptTokens(int worker_index, PromptTokensEvent scored) {
+bool Scheduler::DeliverPromptTokens(int worker_index, PromptTokensEvent scored, absl::Time now) {
   RoutedSequence* sequence = FindRunning(worker_index, scored.sequence_id);
   if (sequence == nullptr || scored.tokens.empty()) return true;
+  if (FailedAtDeadline(sequence, now)) return true;
   const int64_t expected = sequence->resume.next_prompt_logprob_index;
   const int64_t end = scored.first_index + static_cast<int64_t>(scored.tokens.size());
   if (scored.first_index != expected ||
-      end > static_cast<int64_t>(sequence->request.prompt_ids.size())) {
+      end > static_cast<int64_t>(sequence->request->prompt_ids.size())) {
     CancelOnWorker(sequence);
     Fail(sequence, absl::InternalError(absl::StrCat(
                        "the worker scored prompt tokens ", scored.first_index, " to ", end, " of ",
-                       sequence->request.prompt_ids.size(), ", expected ", expected)));
+                       sequence->request->prompt_ids.size(), ", expected ", expected)));
     return true;
   }
   sequence->resume.next_prompt_logprob_index = static_cast<int32_t>(end);
@@ -44,6 +45,7 @@ bool Scheduler::DeliverPromptTokens(int worker_index, PromptTokensEvent scored) 
 bool Scheduler::DeliverTokens(int worker_index, TokensEvent event, absl::Time now) {
   RoutedSequence* sequence = FindRunning(worker_index, event.sequence_id);
   if (sequence == nullptr || event.tokens.empty()) return true;
+  if (FailedAtDeadline(sequence, now)) return true;
   WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   const auto num_tokens = static_cast<int64_t>(event.tokens.size());
   const int32_t pause = sequence->pause_at_generated_count;

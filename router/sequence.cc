@@ -8,7 +8,7 @@
 namespace m1 {
 
 StartCommand MakeStartCommand(const RoutedSequence& sequence) {
-  const GenerationRequest& request = sequence.request;
+  const GenerationRequest& request = *sequence.request;
   StartCommand start;
   start.sequence_id = sequence.worker_sequence_id;
   start.token_ids.reserve(static_cast<size_t>(sequence.num_tokens()));
@@ -18,12 +18,13 @@ StartCommand MakeStartCommand(const RoutedSequence& sequence) {
   start.prompt_token_count = static_cast<int32_t>(request.prompt_ids.size());
   start.generated_prompt_token_count = request.generated_prompt_token_count;
   start.sampling = request.sampling;
+  start.sampling.seed = SampleSeed(request.sampling.seed, sequence.sample_index);
   start.max_new_tokens = sequence.max_new_tokens;
   start.min_new_tokens = request.min_new_tokens;
   start.stop_token_ids = request.stop_token_ids;
   start.repetition = request.repetition;
   start.candidate_count = request.candidate_count;
-  start.prompt_logprobs = request.prompt_logprobs;
+  start.prompt_logprobs = request.prompt_logprobs && sequence.sample_index == 0;
   start.next_prompt_logprob_index = sequence.resume.next_prompt_logprob_index;
   start.priority = request.priority;
   start.arrival_order = sequence.arrival_order;
@@ -33,6 +34,7 @@ StartCommand MakeStartCommand(const RoutedSequence& sequence) {
     start.fed_token_ids.assign(fed.begin(), fed.end());
   }
   start.pause_at_generated_count = sequence.pause_at_generated_count;
+  if (sequence.group->shares_prompt()) start.prompt_group = sequence.group->id;
   return start;
 }
 
@@ -47,7 +49,7 @@ absl::Status RecordTokens(const std::vector<AnswerToken>& tokens, RoutedSequence
   ResumePoint& resume = sequence->resume;
   for (const AnswerToken& token : tokens) {
     resume.emitted_ids.push_back(token.id);
-    const bool counts = static_cast<double>(token.logprob) > sequence->request.repetition.logprob;
+    const bool counts = static_cast<double>(token.logprob) > sequence->request->repetition.logprob;
     resume.repetition_run = counts ? resume.repetition_run + 1 : 0;
     if (sequence->thinking && !sequence->thinking->Record(token.id)) {
       return absl::InternalError(absl::StrCat("the worker reported token ", token.id, " as number ",
@@ -59,7 +61,7 @@ absl::Status RecordTokens(const std::vector<AnswerToken>& tokens, RoutedSequence
 }
 
 std::optional<AnswerEnd> EndOfAnswer(const RoutedSequence& sequence) {
-  const GenerationRequest& request = sequence.request;
+  const GenerationRequest& request = *sequence.request;
   const ResumePoint& resume = sequence.resume;
   if (resume.emitted_ids.empty()) return std::nullopt;
   const std::vector<int32_t>& stops = request.stop_token_ids;

@@ -1,4 +1,5 @@
-// One request while the router answers it: what was asked, what was answered, where it runs.
+// One sample of a request while the router answers it: what was asked, what was answered, where it
+// runs.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include "absl/time/time.h"
 
 #include "router/request.h"
+#include "router/sample_group.h"
 #include "router/thinking_budget.h"
 #include "router/work_queue.h"
 #include "router/worker_protocol.h"
@@ -54,7 +56,9 @@ enum class SequenceState {
 
 struct RoutedSequence {
   int64_t arrival_order = 0;  // its id in the router
-  GenerationRequest request;
+  int sample_index = 0;
+  std::shared_ptr<const GenerationRequest> request;  // of all samples, and of their call
+  std::shared_ptr<SampleGroup> group;                // of all samples
   // Owned together with the call that reads the answer: either may end first.
   std::shared_ptr<SequenceSink> sink;
 
@@ -76,16 +80,17 @@ struct RoutedSequence {
   bool is_being_preempted = false;       // kRunning: the worker was asked to drop it
 
   int64_t num_tokens() const {
-    return static_cast<int64_t>(request.prompt_ids.size() + resume.emitted_ids.size());
+    return static_cast<int64_t>(request->prompt_ids.size() + resume.emitted_ids.size());
   }
   int64_t num_generated() const {
-    return request.generated_prompt_token_count + static_cast<int64_t>(resume.emitted_ids.size());
+    return request->generated_prompt_token_count + static_cast<int64_t>(resume.emitted_ids.size());
   }
   Ticket ticket() const {
     return {.arrival_order = arrival_order,
             .arrival_time = arrival_time,
-            .priority = request.priority,
-            .client = request.client};
+            .priority = request->priority,
+            .client = request->client,
+            .takes_place = sample_index == 0};
   }
   // Tokens that may still come.
   int64_t num_remaining() const { return max_new_tokens - num_generated(); }

@@ -23,18 +23,20 @@ void WorkQueue::Update(PriorityClass& of, const std::string& client, const Chang
 }
 
 bool WorkQueue::TryPush(const Ticket& ticket) {
-  if (waiting_.size() >= capacity_) return false;
+  if (ticket.takes_place && num_places_ >= capacity_) return false;
   PriorityClass& of = classes_[ticket.priority];
   Update(of, ticket.client, [&](Client& client) {
     if (client.num_in_flight++ == 0) client.service = of.level;
   });
   waiting_.emplace(ticket.arrival_order, ticket);
+  num_places_ += ticket.takes_place ? 1 : 0;
   Insert(ticket, /*is_returned=*/false);
   return true;
 }
 
 void WorkQueue::Return(const Ticket& ticket) {
   if (!waiting_.emplace(ticket.arrival_order, ticket).second) return;
+  num_places_ += ticket.takes_place ? 1 : 0;
   Insert(ticket, /*is_returned=*/true);
 }
 
@@ -42,6 +44,7 @@ bool WorkQueue::Remove(int64_t arrival_order) {
   const auto found = waiting_.find(arrival_order);
   if (found == waiting_.end()) return false;
   if (aside_.erase(arrival_order) == 0) TakeOut(found->second);
+  num_places_ -= found->second.takes_place ? 1 : 0;
   waiting_.erase(found);
   return true;
 }

@@ -12,6 +12,7 @@
 // end do not starve who was served before.
 //
 // Only new requests are refused when the queue is full: what was accepted once is never lost to it.
+// Of the samples of a request one takes a place, so that nobody fills the queue with one request.
 #pragma once
 
 #include <cstddef>
@@ -34,6 +35,7 @@ struct Ticket {
   absl::Time arrival_time;
   int32_t priority = 0;
   std::string client;
+  bool takes_place = true;  // of the queue
 };
 
 // Lower goes first.
@@ -45,11 +47,11 @@ class WorkQueue {
   // `ageing`: what a point of priority is worth, above zero.
   WorkQueue(size_t capacity, absl::Duration ageing) : capacity_(capacity), ageing_(ageing) {}
 
-  // A new request; false when the queue is full.
+  // A new request; false when it takes a place and the queue is full.
   bool TryPush(const Ticket& ticket);
   // A request that was taken before: to the head of its class.
   void Return(const Ticket& ticket);
-  // Out of the line, because it starts or ends. False when it does not wait.
+  // Out of the line, because it starts or ends. False when it did not wait.
   bool Remove(int64_t arrival_order);
   // A request of this ticket was given so many tokens of service.
   void Charge(const Ticket& ticket, int64_t num_tokens);
@@ -92,6 +94,7 @@ class WorkQueue {
   const size_t capacity_;
   const absl::Duration ageing_;
   std::map<int64_t, Ticket> waiting_;
+  size_t num_places_ = 0;          // taken, by some of waiting_
   std::map<int64_t, bool> aside_;  // of waiting_; whether it had been returned
   std::map<int32_t, PriorityClass, std::greater<>> classes_;
 };

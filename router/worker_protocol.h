@@ -79,6 +79,7 @@ struct StartCommand {
   int32_t repetition_run = 0;
   std::vector<int32_t> fed_token_ids;    // taken at once, see TakeTokensCommand
   int32_t pause_at_generated_count = 0;  // 0: never
+  int64_t prompt_group = 0;              // of samples with the same prompt; 0: alone
 };
 
 struct CancelCommand {
@@ -103,8 +104,13 @@ struct TakeTokensCommand {
   int32_t pause_at_generated_count = 0;  // the next one
 };
 
-using WorkerCommand =
-    std::variant<StartCommand, CancelCommand, PreemptCommand, ContinueCommand, TakeTokensCommand>;
+// Nothing more of this prompt group is started on the worker.
+struct ReleasePromptCommand {
+  int64_t prompt_group = 0;
+};
+
+using WorkerCommand = std::variant<StartCommand, CancelCommand, PreemptCommand, ContinueCommand,
+                                   TakeTokensCommand, ReleasePromptCommand>;
 
 // --- Events ---
 

@@ -36,6 +36,7 @@ void Fill(const StartCommand& start, v1::Start* proto) {
   proto->set_priority(start.priority);
   proto->set_arrival_order(start.arrival_order);
   proto->set_repetition_run(start.repetition_run);
+  proto->set_prompt_group(start.prompt_group);
   proto->set_pause_at_generated_count(start.pause_at_generated_count);
   proto->mutable_fed_token_ids()->Add(start.fed_token_ids.begin(), start.fed_token_ids.end());
 }
@@ -95,6 +96,8 @@ v1::RunCommand ToProto(const WorkerCommand& command) {
     proto.mutable_continue_sequence()->set_sequence_id(go_on->sequence_id);
     proto.mutable_continue_sequence()->set_pause_at_generated_count(
         go_on->pause_at_generated_count);
+  } else if (const auto* release = std::get_if<ReleasePromptCommand>(&command)) {
+    proto.mutable_release_prompt()->set_prompt_group(release->prompt_group);
   } else {
     const auto& take = std::get<TakeTokensCommand>(command);
     v1::TakeTokens* tokens = proto.mutable_take_tokens();

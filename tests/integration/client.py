@@ -43,6 +43,46 @@ class Answer:
     request_id: str = ""
     largest_message: int = 0
 
+    def take(self, response, pb):
+        """The next response of this sample; checks their order."""
+        self.largest_message = max(self.largest_message, response.ByteSize())
+        assert self.finish is None, "a message after Finish"
+        if self.request_id:
+            assert response.request_id == self.request_id, "a stream mixes requests"
+        self.request_id = response.request_id
+        event = response.WhichOneof("event")
+        if event == "prompt":
+            assert not self.ids, "Prompt after Delta"
+            assert response.prompt.first_index == len(self.prompt_logprobs) or not response.prompt.tokens
+            self.prompt_token_count = response.prompt.token_count
+            self.seed = response.prompt.seed
+            self.prompt_ids.extend(response.prompt.token_ids)
+            self.prompt_logprobs.extend(token.logprob for token in response.prompt.tokens)
+        elif event == "delta":
+            assert self.prompt_token_count, "Delta before Prompt"
+            self._take_delta(response.delta, pb)
+        else:
+            self.finish = response.finish
+
+    def _take_delta(self, delta, pb):
+        for token in delta.tokens:
+            self.ids.append(token.id)
+            self.pieces.append(token.bytes)
+            self.logprobs.append(token.logprob)
+            self.ranks.append(token.rank)
+            self.candidates.append([(c.id, c.logprob) for c in token.candidates])
+        if delta.channel == pb.CHANNEL_REASONING:
+            self.reasoning += delta.text
+        elif delta.channel == pb.CHANNEL_CONTENT:
+            self.text += delta.text
+        if delta.HasField("tool_call"):
+            self.tool_calls.append((delta.tool_call.name, delta.tool_call.arguments_json))
+
+    def check_end(self):
+        assert self.finish is not None, "the stream ended without Finish"
+        assert self.finish.usage.completion_token_count == len(self.ids)
+        assert self.finish.usage.prompt_token_count == self.prompt_token_count
+
     def key(self):
         return (tuple(self.ids), struct.pack(f"<{len(self.logprobs)}f", *self.logprobs), tuple(self.ranks),
                 struct.pack(f"<{len(self.prompt_logprobs)}f", *self.prompt_logprobs), self.text, self.reasoning)
@@ -104,43 +144,19 @@ class Client:
         return request
 
     def send(self, request, timeout=120):
-        """The whole stream as one Answer; checks its order."""
-        pb = self.pb
-        answer = Answer()
-        for response in self.inference.Generate(request, timeout=timeout):
-            answer.largest_message = max(answer.largest_message, response.ByteSize())
-            assert answer.finish is None, "a message after Finish"
-            if answer.request_id:
-                assert response.request_id == answer.request_id, "a stream mixes requests"
-            answer.request_id = response.request_id
-            event = response.WhichOneof("event")
-            if event == "prompt":
-                assert not answer.ids, "Prompt after Delta"
-                assert response.prompt.first_index == len(answer.prompt_logprobs) or not response.prompt.tokens
-                answer.prompt_token_count = response.prompt.token_count
-                answer.seed = response.prompt.seed
-                answer.prompt_ids.extend(response.prompt.token_ids)
-                answer.prompt_logprobs.extend(token.logprob for token in response.prompt.tokens)
-            elif event == "delta":
-                assert answer.prompt_token_count, "Delta before Prompt"
-                for token in response.delta.tokens:
-                    answer.ids.append(token.id)
-                    answer.pieces.append(token.bytes)
-                    answer.logprobs.append(token.logprob)
-                    answer.ranks.append(token.rank)
-                    answer.candidates.append([(c.id, c.logprob) for c in token.candidates])
-                if response.delta.channel == pb.CHANNEL_REASONING:
-                    answer.reasoning += response.delta.text
-                elif response.delta.channel == pb.CHANNEL_CONTENT:
-                    answer.text += response.delta.text
-                if response.delta.HasField("tool_call"):
-                    answer.tool_calls.append((response.delta.tool_call.name, response.delta.tool_call.arguments_json))
-            else:
-                answer.finish = response.finish
-        assert answer.finish is not None, "the stream ended without Finish"
-        assert answer.finish.usage.completion_token_count == len(answer.ids)
-        assert answer.finish.usage.prompt_token_count == answer.prompt_token_count
+        """The whole stream of a request with one sample."""
+        [answer] = self.send_samples(request, timeout)
         return answer
+
+    def send_samples(self, request, timeout=240, on_response=lambda count: None):
+        """The answers by sample. `on_response` gets the number of responses before."""
+        answers = [Answer() for _ in range(max(1, request.sampling.sample_count))]
+        for count, response in enumerate(self.inference.Generate(request, timeout=timeout)):
+            answers[response.sample_index].take(response, self.pb)
+            on_response(count)
+        for answer in answers:
+            answer.check_end()
+        return answers
 
     def generate(self, timeout=120, **kwargs):
         return self.send(self.request(**kwargs), timeout)

@@ -63,16 +63,16 @@ class GenerateCallTest : public testing::Test {
 TEST_F(GenerateCallTest, FullStaysFullUntilHalfIsRead) {
   const auto call = BeginCall();
   for (int32_t first = 0; first < 240; first += 60) {  // messages of a quarter of a megabyte
-    EXPECT_EQ(call->OnPromptTokens(first, Tokens(60)), SinkState::kTakesMore);
+    EXPECT_EQ(call->OnPromptTokens(0, first, Tokens(60)), SinkState::kTakesMore);
   }
-  EXPECT_EQ(call->OnPromptTokens(240, Tokens(60)), SinkState::kIsFull);
+  EXPECT_EQ(call->OnPromptTokens(0, 240, Tokens(60)), SinkState::kIsFull);
   call->OnWriteDone(true);  // of the first message, which says how long the prompt is
-  SinkState state = call->OnTokens(Tokens(1), clock_.Now());
+  SinkState state = call->OnTokens(0, Tokens(1), clock_.Now());
   EXPECT_EQ(state, SinkState::kIsFull);
   int num_writes = 0;
   for (; state == SinkState::kIsFull && num_writes < 100; ++num_writes) {
     call->OnWriteDone(true);
-    state = call->OnTokens(Tokens(1), clock_.Now());
+    state = call->OnTokens(0, Tokens(1), clock_.Now());
   }
   EXPECT_EQ(state, SinkState::kTakesMore);
   EXPECT_GT(num_writes, 1);
@@ -80,11 +80,22 @@ TEST_F(GenerateCallTest, FullStaysFullUntilHalfIsRead) {
   call->OnDone();
 }
 
+TEST_F(GenerateCallTest, AbortedPastTheDeadlineItSaysSo) {
+  auto request = std::make_shared<GenerationRequest>();
+  request->deadline = absl::FromUnixSeconds(10);
+  const SampleAnswer answer(request, 0, &pieces_, absl::UnixEpoch());
+  const auto reason_at = [&](int seconds) {
+    return answer.MakeFinish(AnswerEnd::kCancelled, 0, absl::FromUnixSeconds(seconds)).reason();
+  };
+  EXPECT_EQ(reason_at(9), v1::FINISH_REASON_CANCELLED);
+  EXPECT_EQ(reason_at(10), v1::FINISH_REASON_DEADLINE);
+}
+
 TEST_F(GenerateCallTest, IdIsFreeWhenTheEndIsDecided) {
   const auto call = BeginCall();
   EXPECT_EQ(registry_.Add("id", std::make_shared<NullCall>()).code(),
             absl::StatusCode::kAlreadyExists);
-  call->OnFinished(AnswerEnd::kLength, 0, clock_.Now());
+  call->OnFinished(0, AnswerEnd::kLength, 0, clock_.Now());
   const auto next = std::make_shared<NullCall>();
   EXPECT_OK(registry_.Add("id", next));
   EXPECT_EQ(registry_.size(), 2U);  // the first has not been read to its end

@@ -166,28 +166,6 @@ TEST(RequestTest, AllViolationsAreToldUpToALimit) {
   EXPECT_EQ(DetailsOf(Check(request)).field_violations_size(), static_cast<int>(kMaxViolations));
 }
 
-TEST(RequestTest, ValidButMissingFeaturesAreUnimplemented) {
-  const std::vector<std::pair<const char*, const char*>> cases = {
-      {"sampling.sample_count", "sampling { sample_count: 2 }"},
-  };
-  for (const auto& entry : cases) {
-    const v1::GenerateRequest request =
-        FromText(std::string("token_ids { ids: 1 ids: 2 } ") + entry.second);
-    EXPECT_OK(Check(request));
-    EXPECT_THAT(CheckImplemented(request),
-                StatusIs(absl::StatusCode::kUnimplemented, HasSubstr(entry.first)));
-  }
-}
-
-TEST(RequestTest, DefaultsWrittenOutAreImplemented) {
-  EXPECT_OK(CheckImplemented(FromText(
-      "text: 'a' sampling { repetition_penalty: 1 presence_penalty: 0 frequency_penalty: 0 "
-      "sample_count: 1 } stopping { min_new_tokens: 0 include_stop_text: false } thinking { "
-      "closing_text: '\\n</think>\\n\\n' } priority: 7 session_id: 's' "
-      "generated_prompt_token_count: 0 "
-      "queue_timeout { seconds: 1 }")));
-}
-
 TEST(RequestTest, ClosingTextIsTheCallersOrTheDefault) {
   const auto text = [](const char* thinking) {
     return ClosingText(FromText(std::string("thinking { ") + thinking + " }").thinking());
@@ -201,13 +179,14 @@ TEST(RequestTest, ClosingTextIsTheCallersOrTheDefault) {
 
 TEST(RequestTest, ReadsEveryField) {
   const GenerationRequest read = ReadRequest(
-      FromText("text: 'a' request_id: 'r' sampling { temperature: 0.5 top_p: 0.25 top_k: 7 min_p: "
-               "0.125 seed: 9 repetition_penalty: 1.5 presence_penalty: 2 frequency_penalty: -3 "
-               "logit_bias { key: 4 value: -0.5 } } generated_prompt_token_count: 6 "
-               "stopping { max_new_tokens: 11 min_new_tokens: 5 stop_token_ids: 30 stop_token_ids: "
-               "20 stop_token_ids: 30 stop_strings: 'b' stop_strings: 'a' include_stop_text: true "
-               "} output { candidate_count: 4 prompt_logprobs: true "
-               "prompt_token_ids: true } queue_timeout { seconds: 2 nanos: 500000000 }"),
+      FromText(
+          "text: 'a' request_id: 'r' sampling { temperature: 0.5 top_p: 0.25 top_k: 7 min_p: "
+          "0.125 seed: 9 repetition_penalty: 1.5 presence_penalty: 2 frequency_penalty: -3 "
+          "logit_bias { key: 4 value: -0.5 } sample_count: 12 } generated_prompt_token_count: 6 "
+          "stopping { max_new_tokens: 11 min_new_tokens: 5 stop_token_ids: 30 stop_token_ids: "
+          "20 stop_token_ids: 30 stop_strings: 'b' stop_strings: 'a' include_stop_text: true "
+          "} output { candidate_count: 4 prompt_logprobs: true "
+          "prompt_token_ids: true } queue_timeout { seconds: 2 nanos: 500000000 }"),
       {25});
   EXPECT_EQ(read.request_id, "r");
   EXPECT_EQ(read.sampling.temperature, 0.5F);
@@ -219,6 +198,7 @@ TEST(RequestTest, ReadsEveryField) {
   EXPECT_EQ(read.sampling.presence_penalty, 2.0F);
   EXPECT_EQ(read.sampling.frequency_penalty, -3.0F);
   EXPECT_THAT(read.sampling.logit_bias, ElementsAre(std::pair<int32_t, float>(4, -0.5F)));
+  EXPECT_EQ(read.sample_count, 12);
   EXPECT_EQ(read.generated_prompt_token_count, 6);
   EXPECT_EQ(read.max_new_tokens, 11);
   EXPECT_EQ(read.min_new_tokens, 5);

@@ -54,6 +54,8 @@ class RecordingCommands final : public CommandSink {
       cancels.emplace_back(worker_index, cancel->sequence_id);
     } else if (auto* preempt = std::get_if<PreemptCommand>(&command)) {
       preempts.emplace_back(worker_index, preempt->sequence_id);
+    } else if (auto* release = std::get_if<ReleasePromptCommand>(&command)) {
+      releases.emplace_back(worker_index, release->prompt_group);
     } else {
       ++num_continues;
     }
@@ -62,6 +64,7 @@ class RecordingCommands final : public CommandSink {
   std::vector<std::pair<int, StartCommand>> starts;
   std::vector<std::pair<int, int64_t>> cancels;
   std::vector<std::pair<int, int64_t>> preempts;
+  std::vector<std::pair<int, int64_t>> releases;
   int num_continues = 0;  // and tokens to take
 };
 

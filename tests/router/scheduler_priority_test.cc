@@ -104,5 +104,21 @@ TEST_F(SchedulerPriorityTest, WhatIsPastItsDeadlineIsNeverStarted) {
   EXPECT_EQ(sinks_[0]->error->code(), absl::StatusCode::kDeadlineExceeded);
 }
 
+TEST_F(SchedulerPriorityTest, AStepPastTheDeadlineIsTheLast) {
+  Make(1);
+  Welcome(0);
+  GenerationRequest request = MakeRequest(3, 10);
+  request.deadline = now_ + absl::Seconds(1);
+  Submit(request);
+  scheduler_->OnStep(0, Tokens(1, {5}, Plenty()), now_);
+  EXPECT_THAT(commands_.cancels, IsEmpty());
+  now_ += absl::Seconds(1);
+  scheduler_->OnStep(0, Tokens(1, {6}, Plenty()), now_);
+  EXPECT_THAT(commands_.cancels, ElementsAre(std::pair(0, 1)));
+  ASSERT_TRUE(sinks_[0]->error);
+  EXPECT_EQ(sinks_[0]->error->code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(scheduler_->num_in_flight(), 0U);
+}
+
 }  // namespace
 }  // namespace m1

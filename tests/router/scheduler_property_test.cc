@@ -34,18 +34,21 @@ class CountingSink final : public SequenceSink {
   void OnFinished(AnswerEnd /*end*/, int32_t /*stop*/, absl::Time /*now*/) override { ++num_ends; }
   void OnFailed(const absl::Status& status) override {
     ++num_ends;
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    failed_at_deadline = absl::IsDeadlineExceeded(status);
+    EXPECT_TRUE(failed_at_deadline || absl::IsUnavailable(status)) << status;
   }
 
   bool was_started = false;
   int num_tokens = 0;  // the ids count up: a gap or a token twice shows
   int num_ends = 0;
+  bool failed_at_deadline = false;
 };
 
 // A worker that computes one token of each sequence a step.
 class Worker {
  public:
   struct Running {
+    int64_t arrival_order = 0;
     int32_t num_generated = 0;
     int32_t max_new_tokens = 0;
     int64_t kv_blocks = 0;
@@ -56,6 +59,7 @@ class Worker {
     if (auto* start = std::get_if<StartCommand>(&command)) {
       const auto num_tokens = static_cast<int64_t>(start->token_ids.size());
       running[start->sequence_id] = {
+          .arrival_order = start->arrival_order,
           .num_generated = static_cast<int32_t>(num_tokens) - start->prompt_token_count,
           .max_new_tokens = start->max_new_tokens,
           .kv_blocks = KvBlocksToStart(num_tokens, kNumBlocks),
@@ -158,11 +162,16 @@ class World final : public CommandSink {
   uint64_t hash() const { return decisions_.value(); }
   int64_t num_preempted() const { return num_preempted_; }
   size_t num_ended() const { return num_ended_; }
+  size_t num_ended_at_deadline() const { return num_ended_at_deadline_; }
 
  private:
   struct Request {
     std::shared_ptr<CountingSink> sink;
     absl::Time arrival;
+  };
+  struct Deadline {
+    absl::Time time;
+    int num_steps_past = 0;
   };
 
   int Draw(int low, int high) { return std::uniform_int_distribution<>(low, high)(random_); }
@@ -174,6 +183,8 @@ class World final : public CommandSink {
     request.max_new_tokens = Draw(1, 80);
     request.priority = Draw(-2, 2);
     request.client = std::string(1, static_cast<char>('a' + Draw(0, 3)));
+    if (Chance(4)) request.deadline = now_ + absl::Milliseconds(Draw(5, 3000));
+    const absl::Time deadline = request.deadline;
     if (Chance(3)) request.session_id = std::string(1, static_cast<char>('a' + Draw(0, 9)));
     auto sink = std::make_shared<CountingSink>();
     const absl::StatusOr<int64_t> id = scheduler_.Submit(std::move(request), sink, now_);
@@ -183,6 +194,7 @@ class World final : public CommandSink {
       return;
     }
     requests_[*id] = {sink, now_};
+    deadlines_[*id] = {deadline};
   }
 
   void CancelOne() {
@@ -211,8 +223,18 @@ class World final : public CommandSink {
       worker = {};
       scheduler_.OnLost(index, now_);
     } else {
+      CountStepsPastDeadlines(worker);
       WorkerEvents events = worker.Step();
       scheduler_.OnStep(index, std::move(events), now_);
+    }
+  }
+
+  // The router learns of time passing when a step has been done.
+  void CountStepsPastDeadlines(const Worker& worker) {
+    for (const auto& [id, running] : worker.running) {
+      Deadline& deadline = deadlines_.at(running.arrival_order);
+      if (now_ < deadline.time) continue;
+      ASSERT_LE(++deadline.num_steps_past, 1) << "runs on after its deadline";
     }
   }
 
@@ -222,6 +244,7 @@ class World final : public CommandSink {
       ASSERT_LE(request.sink->num_ends, 1);
       if (request.sink->num_ends == 1) {
         ++num_ended_;
+        num_ended_at_deadline_ += request.sink->failed_at_deadline ? 1 : 0;
         it = requests_.erase(it);
         continue;
       }
@@ -241,8 +264,10 @@ class World final : public CommandSink {
   std::array<Worker, kNumWorkers> workers_;
   Scheduler scheduler_;
   std::map<int64_t, Request> requests_;  // not ended, not cancelled
+  std::map<int64_t, Deadline> deadlines_;
   absl::Time now_ = absl::UnixEpoch();
   size_t num_ended_ = 0;
+  size_t num_ended_at_deadline_ = 0;
   int64_t num_preempted_ = 0;
   DecisionHash decisions_;
 };
@@ -256,6 +281,7 @@ TEST(SchedulerPropertyTest, HoldsUnderRandomLoad) {
     world.RunDown();
     if (HasFailure()) return;
     EXPECT_GT(world.num_ended(), static_cast<size_t>(kStepsPerSeed) / 20);
+    EXPECT_GT(world.num_ended_at_deadline(), static_cast<size_t>(kStepsPerSeed) / 1000);
     num_preempted += world.num_preempted();
   }
   EXPECT_GT(num_preempted, kSeeds * kStepsPerSeed / 1000);

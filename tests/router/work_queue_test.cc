@@ -174,5 +174,25 @@ TEST_F(WorkQueueTest, ClientsThatComeAndGoDoNotStarveOneThatStays) {
   EXPECT_LE(num_passed, 5);
 }
 
+TEST_F(WorkQueueTest, OnlyWhatTakesAPlaceIsRefused) {
+  WorkQueue queue(2, absl::Seconds(10));
+  const auto push = [&](bool takes_place) {
+    Ticket ticket = Make(0, "a");
+    ticket.takes_place = takes_place;
+    return queue.TryPush(ticket);
+  };
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(push(/*takes_place=*/false));
+  EXPECT_TRUE(push(true));  // the sixth
+  EXPECT_TRUE(push(true));
+  EXPECT_FALSE(push(true));
+  EXPECT_TRUE(push(false));
+  EXPECT_EQ(queue.size(), 8U);
+  EXPECT_TRUE(queue.Remove(1));
+  EXPECT_FALSE(push(true));
+  EXPECT_TRUE(queue.Remove(6));
+  EXPECT_TRUE(push(true));
+  EXPECT_FALSE(push(true));
+}
+
 }  // namespace
 }  // namespace m1
