@@ -49,10 +49,10 @@ integration_tests() {
   M1_BIN="$bin" .venv/bin/python -m pytest -q -s -p no:cacheprovider --durations=5 "${@/#/tests/integration/}"
 }
 
-# Hostile clients, files and peers, and what a client does, against the instrumented processes. A report of a sanitizer
-# ends the process with its own exit code, which the tests do not accept.
+# Hostile clients, files and peers, what a client does, and the mixed load, against the instrumented processes. A report
+# of a sanitizer ends the process with its own exit code, which the tests do not accept.
 asan_services_integration() {
-  integration_tests build/asan-services/bin test_hostile.py test_client.py
+  M1_MIXED_REQUESTS=60 integration_tests build/asan-services/bin test_hostile.py test_client.py test_mixed.py test_order.py
 }
 
 # Only the tests that run threads of ours: label engine.
@@ -71,9 +71,19 @@ failover() {
   M1_KILL_STRIDE=8 M1_KILL_ROUNDS=6 integration_tests build/quickstart/bin test_failover.py
 }
 
+# As the ordinary suite, with more requests.
+load() {
+  M1_MIXED_REQUESTS=300 M1_DEADLINES=200 integration_tests build/quickstart/bin test_mixed.py test_order.py
+}
+
 # Every held-out question of the embedded model, twice; the ordinary suite asks each tenth.
 held_out() {
   M1_HELD_OUT_STRIDE=1 integration_tests build/quickstart/bin test_held_out.py
+}
+
+# As the ordinary suite, with a prompt of 262 144 tokens.
+long_context() {
+  M1_LONG_PROMPT_TOKENS=262144 integration_tests build/quickstart/bin test_long_context.py
 }
 
 fuzz() {
@@ -96,6 +106,8 @@ m1_stage "asan+ubsan build and tests of the services" asan_services
 m1_stage "asan+ubsan integration tests" asan_services_integration
 m1_stage "quickstart" scripts/quickstart.sh
 m1_stage "failover" failover
+m1_stage "load" load
+m1_stage "long context" long_context
 m1_stage "held-out questions" held_out
 m1_print_stages
 echo "check.sh: passed"
