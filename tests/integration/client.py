@@ -150,13 +150,14 @@ class Client:
 
     def send_samples(self, request, timeout=240, on_response=lambda count: None):
         """The answers by sample. `on_response` gets the number of responses before."""
-        answers = [Answer() for _ in range(max(1, request.sampling.sample_count))]
+        answers = {}
         for count, response in enumerate(self.inference.Generate(request, timeout=timeout)):
-            answers[response.sample_index].take(response, self.pb)
+            answers.setdefault(response.sample_index, Answer()).take(response, self.pb)
             on_response(count)
-        for answer in answers:
+        for answer in answers.values():
             answer.check_end()
-        return answers
+        assert sorted(answers) == list(range(max(1, request.sampling.sample_count)))
+        return [answers[index] for index in sorted(answers)]
 
     def generate(self, timeout=120, **kwargs):
         return self.send(self.request(**kwargs), timeout)
