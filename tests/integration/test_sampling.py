@@ -56,10 +56,10 @@ def test_presence_and_frequency_penalty(client, plain):
 def test_repetition_penalty(client, plain):
     assert most_often(greedy(client, repetition_penalty=1.5).ids) < most_often(plain.ids)
     assert greedy(client, repetition_penalty=0.5).ids != plain.ids
-    # The prompt counts too: the first token already differs from one that was punished hard.
-    first = plain.ids[0]
-    request = client.request(ids=[first] + PROMPT, temperature=0, max_new_tokens=1, repetition_penalty=10)
-    assert client.send(request).ids != client.generate(ids=[first] + PROMPT, temperature=0, max_new_tokens=1).ids
+    # The prompt counts too: where a token of it would come next, another comes when it is punished hard.
+    index = next(i for i, token in enumerate(plain.ids) if token in PROMPT + plain.ids[:i])
+    request = client.request(ids=PROMPT + plain.ids[:index], temperature=0, max_new_tokens=1, repetition_penalty=10)
+    assert client.send(request).ids != plain.ids[index:index + 1]
 
 
 def test_logit_bias(client, plain):
