@@ -40,7 +40,10 @@ LAYERS = (
      SERVICE + ("own",)),
     ("worker engine", r"^(attention_worker|expert_worker)/", ENGINE + ("own",)),
     ("router policy", r"^router/", ("common/base", "common/model", "common/text", "common/metrics", "own")),
-    ("command line", r"^tools/m1/", ("common/base", "common/model", "common/rpc", "common/tensor", "protos", "own")),
+    ("bench libraries", r"^tools/bench/",
+     ("common/base", "common/kernels", "common/model", "common/tensor", "tools/bench")),
+    ("command line", r"^tools/m1/",
+     ("common/base", "common/model", "common/rpc", "common/tensor", "tools/bench", "protos", "own")),
 )
 # Headers that only these layers may include, whatever their project includes.
 GRPC_HEADER = re.compile(r"^(grpc|grpcpp|google/protobuf)/|\.(grpc\.)?pb\.h$")

@@ -17,6 +17,8 @@ int RunGenerate(const std::vector<std::string>& args);
 int RunChat(const std::vector<std::string>& args);
 // checkpoint.cc: `m1 checkpoint make`.
 int RunCheckpoint(const std::vector<std::string>& args);
+// bench.cc: `m1 bench limits`, `kernels`, `serve`.
+int RunBench(const std::vector<std::string>& args);
 
 // Prints `m1 COMMAND: message` to standard error, with the fields that a server names in its error, and
 // returns the exit code for the status.

@@ -1,0 +1,48 @@
+// m1 bench: chooses what is measured.
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+
+#include "tools/m1/bench_commands.h"
+#include "tools/m1/commands.h"
+
+namespace m1 {
+namespace {
+
+struct Action {
+  const char* name;
+  absl::Status (*run)(const std::vector<std::string>& args);
+  const char* summary;
+};
+
+constexpr Action kActions[] = {
+    {"limits", BenchLimits, "what this machine can do now, and what a model could do on it"},
+    {"kernels", BenchKernels, "every operation against those limits"},
+    {"serve", BenchServe, "load on a running cluster: latencies and throughput"},
+};
+
+absl::Status Run(const std::vector<std::string>& args) {
+  if (args.empty() || args[0] == "--help" || args[0] == "-h") {
+    std::cout << "usage: m1 bench ACTION [flags]      m1 bench ACTION --help lists the flags\n\n";
+    for (const Action& action : kActions) {
+      std::cout << "  " << action.name << std::string(10 - std::string(action.name).size(), ' ')
+                << action.summary << "\n";
+    }
+    return absl::OkStatus();
+  }
+  for (const Action& action : kActions) {
+    if (args[0] == action.name)
+      return action.run(std::vector<std::string>(args.begin() + 1, args.end()));
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("no action \"", args[0], "\", wanted limits, kernels or serve"));
+}
+
+}  // namespace
+
+int RunBench(const std::vector<std::string>& args) {
+  const absl::Status status = Run(args);
+  return status.ok() ? 0 : FailCommand("bench", status);
+}
+
+}  // namespace m1
