@@ -1,10 +1,12 @@
 """`m1 bench`: keys, counts and order of what it reports. Speeds are not judged."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from cluster import run_m1
+from cluster import BIN, run_m1
 
 TIMES = ("ttft", "tpot", "itl", "e2el")
 
@@ -92,6 +94,16 @@ def test_kernels_names_every_operation():
     for figure in result["figures"]:
         assert figure["seconds"] > 0 and figure["bound_seconds"] > 0
         assert figure["void"] == (figure["ratio"] > 1)
+
+
+def test_quick_run_of_everything(tmp_path):
+    path = tmp_path / "bench.md"
+    run = subprocess.run([sys.executable, "tools/bench/run_bench.py", f"--bin={BIN}", "--model=models/tiny", f"--out={path}",
+                          "--repeats=1", "--quick"], capture_output=True, text=True, timeout=100, check=False)
+    assert run.returncode == 0, run.stderr
+    text = path.read_text()
+    for row in ("| decode 1 |", "| decode 8 |", "| prefill 512 |", "| 20 |"):
+        assert text.count(row) == 1, text
 
 
 @pytest.mark.parametrize("arguments, named", [

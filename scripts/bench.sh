@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Ratios of what clusters on this machine do to what it allows, into BENCH.md. Makes the bench checkpoint (5 GB) under
+# build/bench once. Wants an idle machine. Usage: scripts/bench.sh [--quick] [--repeats N] [--only NAME] [--model DIR] [--out FILE]
+# --quick: the embedded checkpoint, under a minute, into build/bench/quick.md.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
+
+bin=build/release/bin checkpoint=build/bench/checkpoint
+model="$checkpoint" out=BENCH.md
+for argument in "$@"; do
+  case "$argument" in
+    --quick) model=models/tiny out=build/bench/quick.md ;;
+    --model | --model=*) checkpoint= ;;
+  esac
+done
+mkdir -p build/bench
+m1_install_packages "${M1_BUILD_PACKAGES[@]}" python3
+m1_build release m1 m1-router m1-attention-worker m1-expert-worker >/dev/null
+if [[ "$model" == "$checkpoint" && ! -f "$checkpoint/model.safetensors" ]]; then
+  "$bin/m1" checkpoint make --config models/bench/config.json --out "$checkpoint"
+  cp models/tiny/{tokenizer,tokenizer_config,generation_config}.json "$checkpoint/"
+fi
+repeats=(--repeats 5)
+[[ "$model" != models/tiny ]] || repeats=(--repeats 1)
+# Later flags win.
+exec python3 tools/bench/run_bench.py --bin "$bin" --model "$model" --out "$out" "${repeats[@]}" "$@"

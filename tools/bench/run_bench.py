@@ -1,0 +1,204 @@
+"""Runs clusters on this machine and writes ratios of what they do to what the machine allows. Standard library only.
+
+Started by scripts/bench.sh. Every figure is taken between two measurements of the limits; runs of the configurations alternate
+and their median counts. A median above its bound voids the run: exit code 1, but for --quick.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+START_SECONDS = 300
+FULL = {"decode": (1, 8, 32), "prefill": (512, 2048, 8192), "answer": {1: 64, 8: 48, 32: 32}, "rates": (0.1, 0.2, 0.4),
+        "requests": 16, "limit_seconds": 0.1, "input": "uniform:32:1024", "output": "uniform:16:256"}
+QUICK = {"decode": (1, 8), "prefill": (512,), "answer": {1: 64, 8: 64}, "rates": (20,), "requests": 20,
+         "limit_seconds": 0.005, "input": "uniform:4:32", "output": "uniform:4:16"}
+
+
+class Server:
+
+    def __init__(self, binary, *flags):
+        self.log = tempfile.TemporaryFile("w+")
+        self.popen = subprocess.Popen([binary, *flags], stdout=subprocess.PIPE, stderr=self.log, text=True)
+        line = self.popen.stdout.readline()
+        if not line.startswith("listening "):
+            self.log.seek(0)
+            raise RuntimeError(f"{binary} did not start:\n{self.log.read()}")
+        self.address = line.split()[1]
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.popen.pid}/stat", encoding="utf-8") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self):
+        self.popen.send_signal(signal.SIGTERM)
+        self.popen.wait(60)
+
+
+class Cluster:
+    """One attention worker, and either experts inside it or two expert workers on unix sockets."""
+
+    def __init__(self, folder, model, num_expert_workers, sockets):
+        flags = [f"--model={model}", "--log_level=warning"]
+        self.servers = []
+        peers = []
+        for i in range(num_expert_workers):
+            address = f"unix:{sockets}/expert{i}"
+            self.servers.append(
+                Server(f"{folder}/m1-expert-worker", *flags, f"--shard={i}/{num_expert_workers}", f"--address={address}"))
+            peers.append(self.servers[-1].address)
+        self.servers.append(
+            Server(f"{folder}/m1-attention-worker", *flags, f"--expert_workers={','.join(peers) or 'inproc'}"))
+        self.router = Server(f"{folder}/m1-router", *flags, f"--attention_workers={self.servers[-1].address}")
+        self.servers.append(self.router)
+
+    def stop(self):
+        for server in reversed(self.servers):
+            server.stop()
+
+
+def m1(folder, *arguments):
+    run = subprocess.run([f"{folder}/m1", "bench", *arguments, "--json"], capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise RuntimeError(f"m1 bench {' '.join(arguments)}: {run.stderr}")
+    return json.loads(run.stdout)
+
+
+class Bench:
+
+    def __init__(self, folder, model, plan):
+        self.folder, self.model, self.plan = folder, model, plan
+        self.last_limits = None
+
+    def limits(self):
+        return m1(self.folder, "limits", f"--threads={os.cpu_count()}", f"--seconds={self.plan['limit_seconds']}",
+                  f"--model={self.model}")
+
+    def serve(self, cluster, *flags):
+        return m1(self.folder, "serve", f"--target={cluster.router.address}", *flags)
+
+    def figure(self, cluster, name, seed):
+        """(tokens a second, of the bound). The limits after one figure are those before the next."""
+        kind, size = name.split("_")
+        before = self.last_limits or self.limits()
+        if kind == "decode":
+            result = self.serve(cluster, f"--num_prompts={size}", "--num_warmups=0", "--input_len=16", f"--seed={seed}",
+                                f"--output_len={self.plan['answer'][int(size)]}", f"--connections={size}")
+            rate = result["steady_output_throughput"]
+        else:
+            result = self.serve(cluster, "--num_prompts=1", "--num_warmups=0", f"--input_len={size}", "--output_len=1",
+                                f"--seed={seed}", "--connections=1")
+            rate = int(size) / result["ttfts"][0]
+        self.last_limits = self.limits()
+        bound = max(limits["bounds"][name]["tokens_per_s"] for limits in (before, self.last_limits))
+        print(f"  {name}: {rate:.1f} tokens/s, {100 * rate / bound:.0f} % of {bound:.1f}", file=sys.stderr)
+        return rate, rate / bound
+
+    def loads(self, cluster):
+        rows = []
+        for rate in self.plan["rates"]:
+            cpu, begin = cluster.router.cpu_seconds(), time.monotonic()
+            result = self.serve(cluster, f"--request_rate={rate}", f"--num_prompts={self.plan['requests']}",
+                                f"--input_len={self.plan['input']}", f"--output_len={self.plan['output']}",
+                                "--goodput=ttft:2000", "--goodput=tpot:200")
+            router = (cluster.router.cpu_seconds() - cpu) / (time.monotonic() - begin) / os.cpu_count()
+            rows.append((rate, result, router))
+        return rows
+
+
+def hardware():
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        name = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), platform.machine())
+    return f"{name}, {os.cpu_count()} threads"
+
+
+def commit():
+    run = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return run.stdout.strip() or "unknown"
+
+
+def table(figures, names, clusters):
+    """Markdown rows, and whether a median is above its bound."""
+    lines, void = [], False
+    lines.append("| what | " + " | ".join(f"{cluster} tokens/s | of its bound" for cluster in clusters) + " | spread / inproc |")
+    lines.append("|---" * (2 * len(clusters) + 2) + "|")
+    for name in names:
+        cells, rates = [], []
+        for cluster in clusters:
+            runs = figures[(cluster, name)]
+            rate, ratio = (statistics.median(run[i] for run in runs) for i in (0, 1))
+            rates.append(rate)
+            void = void or ratio > 1
+            cells.append(f"{rate:.1f} | {100 * ratio:.0f} %" + (" VOID" if ratio > 1 else ""))
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} | {rates[-1] / rates[0]:.2f} |")
+    return lines, void
+
+
+def load_table(rows):
+    lines = ["| requests/s | output tokens/s | TTFT p50 / p99 ms | ITL p50 / p99 ms | goodput requests/s | router, of the CPUs |",
+             "|---|---|---|---|---|---|"]
+    for rate, result, router in rows:
+        lines.append(f"| {rate} | {result['output_throughput']:.1f} | {result['p50_ttft_ms']:.0f} / {result['p99_ttft_ms']:.0f} "
+                     f"| {result['p50_itl_ms']:.1f} / {result['p99_itl_ms']:.1f} | {result['request_goodput']:.2f} "
+                     f"| {100 * router:.1f} % |")
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bin", required=True, help="folder of the binaries")
+    parser.add_argument("--model", required=True, help="checkpoint directory with a tokenizer")
+    parser.add_argument("--out", required=True, help="Markdown file to write")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="few and short figures: does it run?")
+    parser.add_argument("--only", default="", help="figures whose name contains this; then no load is sent")
+    flags = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # clusters are ended by the way out
+    plan = QUICK if flags.quick else FULL
+    names = [f"{kind}_{size}" for kind in ("decode", "prefill") for size in plan[kind] if flags.only in f"{kind}_{size}"]
+    bench = Bench(flags.bin, flags.model, plan)
+    clusters, figures, loads = {}, {}, []
+    with tempfile.TemporaryDirectory(prefix="m1_bench_") as sockets:
+        try:
+            clusters["inproc"] = Cluster(flags.bin, flags.model, 0, sockets)
+            clusters["1 + 2 grpc unix"] = Cluster(flags.bin, flags.model, 2, sockets)
+            for cluster in clusters.values():  # maps every page
+                bench.serve(cluster, "--num_prompts=2", "--num_warmups=0", "--input_len=256", "--output_len=2")
+            for repeat in range(flags.repeats):
+                for name in names:
+                    for cluster in clusters:
+                        print(f"repeat {repeat}, {cluster}", file=sys.stderr)
+                        figures.setdefault((cluster, name), []).append(bench.figure(clusters[cluster], name, repeat))
+            if not flags.only:
+                loads = bench.loads(clusters["1 + 2 grpc unix"])
+        finally:
+            for cluster in clusters.values():
+                cluster.stop()
+    lines, void = table(figures, names, list(clusters))
+    limits = bench.last_limits["limits"][-1]
+    with open(flags.out, "w", encoding="utf-8") as file:
+        file.write("\n".join([
+            "# Measured by scripts/bench.sh", "",
+            f"{hardware()}; commit {commit()}; {os.path.basename(os.path.normpath(flags.model))}; medians of {flags.repeats} "
+            f"interleaved runs; bounds by `m1 bench limits --model` right before and after each figure, the better of both.",
+            f"Limits at the end: read {limits['read_gb_per_s']:.1f} GB/s, bf16 pairs {limits['bf16_gflops']:.0f} GFLOP/s, "
+            f"fp32 {limits['fp32_gflops']:.0f} GFLOP/s.", "", *lines, ""]))
+        if loads:
+            file.write("\n" + "\n".join(["Poisson arrivals at the spread cluster, "
+                                  f"{plan['requests']} requests a rate, prompts {plan['input']}, answers {plan['output']}; goodput: "
+                                  "TTFT within 2 s, TPOT within 200 ms.", "", *load_table(loads), ""]))
+    if void:
+        print("void: a median is above its bound; a limit was measured too low", file=sys.stderr)
+    return 1 if void and not flags.quick else 0  # a quick run is too short to mean anything
+
+
+if __name__ == "__main__":
+    sys.exit(main())
