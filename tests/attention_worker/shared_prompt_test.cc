@@ -33,7 +33,7 @@ std::vector<SequenceStart> Samples(int32_t length, int32_t max_new_tokens = kNum
   start.prompt_group = 5;
   std::vector<SequenceStart> starts;
   for (int32_t i = 0; i < kNumSamples; ++i) {
-    start.sampling.seed = static_cast<uint64_t>(100 + i);
+    start.sampling.seed = static_cast<uint64_t>(i) + 100;
     start.sampling.temperature = i == 2 ? 0.0F : 1.0F;
     start.sampling.repetition_penalty = i == 1 ? 1.2F : 1.0F;
     start.arrival_order = i;

@@ -79,6 +79,13 @@ def first_token_seconds(client, ids):
     return stream.times[0] - stream.started
 
 
+def quiet_interval(streams, num_tokens):
+    """When so many tokens of each came."""
+    begin = time.monotonic()
+    streams[0].wait_tokens(len(streams[0].times) + num_tokens)
+    return begin, time.monotonic()
+
+
 def run_round(client, rng, options, measured):
     def prompt(size):
         return [rng.randrange(options.vocabulary) for _ in range(size)]
@@ -87,14 +94,13 @@ def run_round(client, rng, options, measured):
     streams = [Stream(client, prompt(SHORT_PROMPT), options.context) for _ in range(options.streams)]
     for stream in streams:
         stream.wait_tokens(8)
-    quiet_from = time.monotonic()
-    streams[0].wait_tokens(len(streams[0].times) + options.quiet_tokens)
-    quiet_to = time.monotonic()
+    before = quiet_interval(streams, options.quiet_tokens)
     measured.beside.append(first_token_seconds(client, prompt(options.prompt)))
     busy_to = time.monotonic()
+    after = quiet_interval(streams, options.quiet_tokens)
     for stream in streams:
-        measured.quiet_gaps += stream.gaps(quiet_from, quiet_to)
-        measured.busy_gaps += stream.gaps(quiet_to, busy_to)
+        measured.quiet_gaps += stream.gaps(*before) + stream.gaps(*after)
+        measured.busy_gaps += stream.gaps(before[1], busy_to)
         stream.stop()
 
 
@@ -116,7 +122,8 @@ def main():
     parser.add_argument("--prompt", type=int, default=8000, help="tokens of the long prompt")
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--context", type=int, default=2000, help="tokens that a stream may generate")
-    parser.add_argument("--quiet_tokens", type=int, default=40, help="tokens of each stream measured without the prompt")
+    parser.add_argument("--quiet_tokens", type=int, default=150,
+                        help="tokens of each stream measured without the prompt, before it and again after it")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--expert_workers", type=int, default=2)
     parser.add_argument("--attention_flags", default="", help="more flags of the attention worker, separated by blanks")
