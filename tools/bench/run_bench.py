@@ -16,9 +16,9 @@ import tempfile
 import time
 
 START_SECONDS = 300
-FULL = {"decode": (1, 8, 32), "prefill": (512, 2048, 8192), "answer": {1: 64, 8: 48, 32: 32}, "rates": (0.1, 0.2, 0.4),
+FULL = {"decode": (1, 8, 32), "prefill": (512, 2048, 8192), "answer": {1: 64, 8: 64, 32: 96}, "rates": (0.1, 0.2, 0.4),
         "requests": 16, "limit_seconds": 0.1, "input": "uniform:32:1024", "output": "uniform:16:256"}
-QUICK = {"decode": (1, 8), "prefill": (512,), "answer": {1: 64, 8: 64}, "rates": (20,), "requests": 20,
+QUICK = {"decode": (1, 8), "prefill": (512,), "answer": {1: 64, 8: 128}, "rates": (20,), "requests": 20,
          "limit_seconds": 0.005, "input": "uniform:4:32", "output": "uniform:4:16"}
 
 
@@ -93,6 +93,8 @@ class Bench:
             result = self.serve(cluster, f"--num_prompts={size}", "--num_warmups=0", "--input_len=16", f"--seed={seed}",
                                 f"--output_len={self.plan['answer'][int(size)]}", f"--connections={size}")
             rate = result["steady_output_throughput"]
+            if rate == 0:
+                raise RuntimeError(f"{name}: the first of {size} streams ended before the last began; wants longer answers")
         else:
             result = self.serve(cluster, "--num_prompts=1", "--num_warmups=0", f"--input_len={size}", "--output_len=1",
                                 f"--seed={seed}", "--connections=1")
