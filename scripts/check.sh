@@ -73,7 +73,7 @@ failover() {
 
 # As the ordinary suite, with more requests.
 load() {
-  M1_MIXED_REQUESTS=300 M1_DEADLINES=200 integration_tests build/quickstart/bin test_mixed.py test_order.py
+  M1_MIXED_REQUESTS=300 M1_DEADLINES=100 integration_tests build/quickstart/bin test_mixed.py test_order.py
 }
 
 # Every held-out question of the embedded model, twice; the ordinary suite asks each tenth.
