@@ -51,8 +51,8 @@ class PromptGroups {
   // What dropping all kept prompts but that of `spared` would set free.
   int64_t num_droppable_slots(const PromptGroup* spared = nullptr) const;
   int64_t num_droppable_blocks(const PromptGroup* spared = nullptr) const;
-  // Drops the kept prompt of the oldest group but `spared`, of those that set a block free if
-  // `for_blocks`. False: there is none.
+  // Drops the kept prompt of the first group but `spared`, in the order of keys, of those that set
+  // a block free if `for_blocks`. False: there is none.
   bool DropOne(bool for_blocks, const PromptGroup* spared = nullptr);
 
  private:

@@ -1,5 +1,7 @@
 // m1 bench: chooses what is measured.
+#include <algorithm>
 #include <iostream>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 
@@ -39,6 +41,15 @@ absl::Status Run(const std::vector<std::string>& args) {
 }
 
 }  // namespace
+
+int NumCores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
+
+absl::StatusOr<double> SecondsFlag(std::optional<float> value, double otherwise) {
+  if (!value) return otherwise;
+  if (*value > 0 && *value <= 60) return *value;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--seconds is ", *value, ", wanted above 0, at most 60"));
+}
 
 int RunBench(const std::vector<std::string>& args) {
   const absl::Status status = Run(args);

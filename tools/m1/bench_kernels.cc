@@ -1,9 +1,7 @@
 // m1 bench kernels: every operation against the machine's limits.
-#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <optional>
-#include <thread>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -71,7 +69,7 @@ nlohmann::ordered_json FigureJson(const std::string& sizes, const OpFigure& figu
 
 absl::Status BenchKernels(const std::vector<std::string>& args) {
   OpBenchOptions options;
-  options.num_threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  options.num_threads = NumCores();
   std::optional<float> seconds;
   std::string model = "models/bench";
   std::string rows = "1,32,512";
@@ -99,11 +97,7 @@ absl::Status BenchKernels(const std::vector<std::string>& args) {
   }
   M1_RETURN_IF_ERROR(CheckFlagRange("threads", options.num_threads, 1, 1024));
   M1_RETURN_IF_ERROR(ParseRows(rows, &options.rows));
-  if (!(seconds.value_or(1) > 0 && seconds.value_or(1) <= 60)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--seconds is ", *seconds, ", wanted above 0, at most 60"));
-  }
-  options.seconds_per_case = seconds.value_or(0.1F);
+  M1_ASSIGN_OR_RETURN(options.seconds_per_case, SecondsFlag(seconds, 0.1));
   M1_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(model));
 
   int num_void = 0;

@@ -1,9 +1,7 @@
 // m1 bench limits: read and multiply rates of this machine, and what a model could do with them.
-#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <optional>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
@@ -116,23 +114,20 @@ absl::Status BenchLimits(const std::vector<std::string>& args) {
   }
   M1_RETURN_IF_ERROR(CheckFlagRange("threads", threads, 0, 1024));
   M1_RETURN_IF_ERROR(CheckFlagRange("context", context, 0, 1 << 24));
-  if (!(seconds.value_or(1) > 0 && seconds.value_or(1) <= 60)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--seconds is ", *seconds, ", wanted above 0, at most 60"));
-  }
+  M1_ASSIGN_OR_RETURN(const double loop_seconds, SecondsFlag(seconds, 0.2));
   ModelConfig config;
   if (!model.empty()) {
     M1_ASSIGN_OR_RETURN(config, LoadModelConfig(model));
   }
 
-  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const int cores = NumCores();
   std::vector<int> counts;
   for (int count = 1; count < cores && threads == 0; count *= 2) counts.push_back(count);
   counts.push_back(threads == 0 ? cores : threads);
   nlohmann::ordered_json result = {{"limits", nlohmann::json::array()}};
   MachineLimits limits;
   for (const int count : counts) {
-    limits = LimitsProbe(count, cpu_target).Measure(seconds.value_or(0.2F));
+    limits = LimitsProbe(count, cpu_target).Measure(loop_seconds);
     if (!json) PrintLimits(limits);
     result["limits"].push_back(LimitsJson(limits));
   }
