@@ -15,6 +15,14 @@
 // - Column form (reduction over rows): one fp32 accumulator per output element, starting at +0,
 //   fused multiply-adds. Both operands bf16: pairs (2i, 2i+1) by absolute index, 2i+1 first, then
 //   2i; an index past the last row counts as zero. Otherwise ascending.
+// - Quantised form (w int8 or int4, see matrix_view.h). The row x meets w as integers: with a the
+//   largest |x[k]|, q[k] = x[k] * (127 / a) to the nearest integer, ties to even, and the row's
+//   scale is a / 127. A row with a < 2^-100 is all zeros and has scale 0; a row that holds infinity
+//   or NaN has q = 0 and the scale NaN, so that all it gives is NaN. Integer sums are exact.
+//     int8: fp32(sum over k of q[k] w[n,k]) * (row scale * scales[n]).
+//     int4: 16 fp32 lanes from +0, elements in steps of 64, ascending: lane j takes
+//       fma(fp32(sum of q[k] w[n,k] over the four k = 4j .. 4j+3 of the step), the group's scale,
+//       lane); the fixed tree adds the lanes; times the row scale.
 // - exp, log, sigmoid, silu are those of exact_math.h. Subnormals are flushed to zero (FTZ and DAZ)
 //   by arithmetic; copies keep them. Which NaN a NaN result is may differ.
 // - Errors: InvalidArgument when shapes or dtypes disagree. Views must not overlap unless said.
@@ -42,7 +50,7 @@ class KernelBackend {
  public:
   virtual ~KernelBackend() = default;
   virtual DeviceKind device_kind() const = 0;
-  // The implementation that runs: "reference", "portable", "avx2", "avx512", "avx512bf16".
+  // The implementation that runs: "reference", or a target of cpu_backend.h.
   virtual std::string name() const = 0;
 
   // out[r] = table[ids[r]], widened.  table [vocab, hidden]; out fp32 [rows, hidden].
@@ -58,18 +66,20 @@ class KernelBackend {
   // x fp32 to out act, any equal shapes.
   virtual absl::Status Round(ConstTensorView x, TensorView out) = 0;
 
-  // out = epilogue(x w^T), dot form.  x act or fp32 [rows, K]; w [N, K]; out fp32 or act [rows, N].
-  // bf16 x meets bf16 w in pair order; in every other combination both are widened to fp32.
-  virtual absl::Status Linear(ConstTensorView x, ConstTensorView w, Epilogue epilogue,
+  // out = epilogue(x w^T).  x act or fp32 [rows, K]; w [N, K]; out fp32 or act [rows, N].
+  // Dot form: bf16 x meets bf16 w in pair order; in every other combination both are widened to
+  // fp32. Integers in w: quantised form, K at most kMaxQuantizedK.
+  virtual absl::Status Linear(ConstTensorView x, const MatrixView& w, Epilogue epilogue,
                               TensorView out) = 0;
 
   // out = act(silu(x gate^T) * (x up^T)).  x act [rows, K]; gate, up [N, K]; out act [rows, N].
-  virtual absl::Status GatedUp(ConstTensorView x, ConstTensorView gate, ConstTensorView up,
+  // Both of one format.
+  virtual absl::Status GatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
                                TensorView out) = 0;
 
   // For each group: mid = act(silu(x w1^T) * (x w3^T)), out = act(mid w2^T).
   // x act [rows, hidden]; mid act [rows, intermediate] is scratch; out act [rows, hidden].
-  // Groups do not overlap; rows of no group are left alone.
+  // Groups do not overlap; rows of no group are left alone. All weights of one format.
   virtual absl::Status ExpertFfn(ConstTensorView x, std::span<const ExpertGroup> groups,
                                  TensorView mid, TensorView out) = 0;
 

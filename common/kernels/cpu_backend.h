@@ -13,7 +13,7 @@ namespace m1 {
 
 struct CpuBackendOptions {
   int num_threads = 1;
-  // "" picks the best; else "portable", "avx2", "avx512" or "avx512bf16".
+  // "" picks the best; else "portable", "avx2", "avx512", "avx512vnni" or "avx512bf16".
   std::string target;
 };
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "common/tensor/matrix_view.h"
 #include "common/tensor/tensor_view.h"
 
 namespace m1 {
@@ -47,13 +48,16 @@ struct KvPool {
   TensorView v;
 };
 
+// Integer products take rows of at most so many elements: 127 * 127 times that fits int32.
+inline constexpr int64_t kMaxQuantizedK = int64_t{1} << 17;
+
 // Rows [row_begin, row_begin + num_rows) go through this expert.
 struct ExpertGroup {
   int64_t row_begin = 0;
   int64_t num_rows = 0;
-  ConstTensorView w1;  // [intermediate, hidden]
-  ConstTensorView w2;  // [hidden, intermediate]
-  ConstTensorView w3;  // [intermediate, hidden]
+  MatrixView w1;  // [intermediate, hidden]
+  MatrixView w2;  // [hidden, intermediate]
+  MatrixView w3;  // [intermediate, hidden]
 };
 
 }  // namespace m1

@@ -62,9 +62,9 @@ absl::Status CheckGroup(const ExpertGroup& group, int64_t rows, int64_t hidden,
     return absl::InvalidArgumentError(absl::StrCat("expert_ffn: group [", group.row_begin, ", +",
                                                    group.num_rows, ") is outside ", rows, " rows"));
   }
-  M1_RETURN_IF_ERROR(CheckAct("expert_ffn: w1", group.w1, {intermediate, hidden}));
-  M1_RETURN_IF_ERROR(CheckAct("expert_ffn: w3", group.w3, {intermediate, hidden}));
-  return CheckAct("expert_ffn: w2", group.w2, {hidden, intermediate});
+  M1_RETURN_IF_ERROR(CheckMatrix("expert_ffn: w1", group.w1, {intermediate, hidden}));
+  M1_RETURN_IF_ERROR(CheckMatrix("expert_ffn: w3", group.w3, {intermediate, hidden}));
+  return CheckMatrix("expert_ffn: w2", group.w2, {hidden, intermediate});
 }
 
 }  // namespace
@@ -95,21 +95,22 @@ absl::Status ValidateRound(ConstTensorView x, ConstTensorView out) {
   return CheckAct("round: out", out, x.shape());
 }
 
-absl::Status ValidateLinear(ConstTensorView x, ConstTensorView w, ConstTensorView out) {
+absl::Status ValidateLinear(ConstTensorView x, const MatrixView& w, ConstTensorView out) {
   M1_RETURN_IF_ERROR(m1::CheckAct("linear: x", x));
   M1_RETURN_IF_ERROR(CheckRank("linear: x", x, 2));
-  M1_RETURN_IF_ERROR(CheckRank("linear: w", w, 2));
-  M1_RETURN_IF_ERROR(CheckAct("linear: w", w, {w.dim(0), x.dim(1)}));
+  M1_RETURN_IF_ERROR(CheckRank("linear: w", w.values, 2));
+  M1_RETURN_IF_ERROR(CheckMatrix("linear: w", w, {w.dim(0), x.dim(1)}));
   return CheckAct("linear: out", out, {x.dim(0), w.dim(0)});
 }
 
-absl::Status ValidateGatedUp(ConstTensorView x, ConstTensorView gate, ConstTensorView up,
+absl::Status ValidateGatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
                              ConstTensorView out) {
   M1_RETURN_IF_ERROR(m1::CheckAct("gated_up: x", x));
   M1_RETURN_IF_ERROR(CheckRank("gated_up: x", x, 2));
-  M1_RETURN_IF_ERROR(CheckRank("gated_up: gate", gate, 2));
-  M1_RETURN_IF_ERROR(CheckAct("gated_up: gate", gate, {gate.dim(0), x.dim(1)}));
-  M1_RETURN_IF_ERROR(CheckAct("gated_up: up", up, gate.shape()));
+  M1_RETURN_IF_ERROR(CheckRank("gated_up: gate", gate.values, 2));
+  M1_RETURN_IF_ERROR(CheckMatrix("gated_up: gate", gate, {gate.dim(0), x.dim(1)}));
+  M1_RETURN_IF_ERROR(CheckMatrix("gated_up: up", up, gate.shape()));
+  M1_RETURN_IF_ERROR(CheckSameFormat("gated_up: up", up, gate));
   M1_RETURN_IF_ERROR(CheckDType("gated_up: out", out, x.dtype()));
   return CheckShape("gated_up: out", out, {x.dim(0), gate.dim(0)});
 }
@@ -125,6 +126,9 @@ absl::Status ValidateExpertFfn(ConstTensorView x, std::span<const ExpertGroup> g
   M1_RETURN_IF_ERROR(CheckShape("expert_ffn: out", out, x.shape()));
   for (const ExpertGroup& group : groups) {
     M1_RETURN_IF_ERROR(CheckGroup(group, x.dim(0), x.dim(1), mid.dim(1)));
+    for (const MatrixView* weight : {&group.w1, &group.w2, &group.w3}) {
+      M1_RETURN_IF_ERROR(CheckSameFormat("expert_ffn: weight", *weight, groups[0].w1));
+    }
     for (const ExpertGroup* other = groups.data(); other != &group; ++other) {
       if (group.num_rows > 0 && other->num_rows > 0 &&
           group.row_begin < other->row_begin + other->num_rows &&

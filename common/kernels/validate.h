@@ -16,8 +16,8 @@ absl::Status ValidateEmbed(std::span<const int32_t> ids, ConstTensorView table,
                            ConstTensorView out);
 absl::Status ValidateRmsNorm(ConstTensorView x, ConstTensorView weight, ConstTensorView out);
 absl::Status ValidateRound(ConstTensorView x, ConstTensorView out);
-absl::Status ValidateLinear(ConstTensorView x, ConstTensorView w, ConstTensorView out);
-absl::Status ValidateGatedUp(ConstTensorView x, ConstTensorView gate, ConstTensorView up,
+absl::Status ValidateLinear(ConstTensorView x, const MatrixView& w, ConstTensorView out);
+absl::Status ValidateGatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
                              ConstTensorView out);
 absl::Status ValidateExpertFfn(ConstTensorView x, std::span<const ExpertGroup> groups,
                                ConstTensorView mid, ConstTensorView out);
@@ -54,6 +54,13 @@ absl::Status CheckAct(absl::string_view what, ConstTensorView view);
 absl::Status CheckDType(absl::string_view what, ConstTensorView view, DType dtype);
 absl::Status CheckRank(absl::string_view what, ConstTensorView view, int rank);
 absl::Status CheckShape(absl::string_view what, ConstTensorView view, const Shape& shape);
+// validate_matrix.cc
+// A matrix [out, in] of whichever format, its scales included. The scales' values are not looked
+// at: whoever loads them does that.
+absl::Status CheckMatrix(absl::string_view what, const MatrixView& matrix, const Shape& shape);
+// Of one MatrixFormat; int4 groups may differ in size.
+absl::Status CheckSameFormat(absl::string_view what, const MatrixView& matrix,
+                             const MatrixView& other);
 // The rows lie in [0, num_rows); positions are not negative and do not overflow.
 absl::Status CheckRows(absl::string_view what, const SequenceRows& rows, int64_t num_rows);
 

@@ -77,6 +77,12 @@ void CpuKernelBackend::RunProducts(void (*kernel)(const Args&, Range, Range),
   pool_.ParallelFor(num_items, kMinPartTerms / std::max<int64_t>(terms / num_items, 1), run);
 }
 
+// For backend_quantized.cc.
+template void CpuKernelBackend::RunProducts(void (*)(const QuantizedLinearArgs&, Range, Range),
+                                            std::span<const Product<QuantizedLinearArgs>>);
+template void CpuKernelBackend::RunProducts(void (*)(const QuantizedGatedUpArgs&, Range, Range),
+                                            std::span<const Product<QuantizedGatedUpArgs>>);
+
 absl::Status CpuKernelBackend::Embed(std::span<const int32_t> ids, ConstTensorView table,
                                      TensorView out) {
   M1_RETURN_IF_ERROR(ValidateEmbed(ids, table, out));
@@ -102,12 +108,16 @@ absl::Status CpuKernelBackend::Round(ConstTensorView x, TensorView out) {
   return absl::OkStatus();
 }
 
-absl::Status CpuKernelBackend::Linear(ConstTensorView x, ConstTensorView w, Epilogue epilogue,
+absl::Status CpuKernelBackend::Linear(ConstTensorView x, const MatrixView& w, Epilogue epilogue,
                                       TensorView out) {
   M1_RETURN_IF_ERROR(ValidateLinear(x, w, out));
   const ScopedFlushDenormals flush;
+  if (w.is_quantized()) {
+    QuantizedLinear(x, w, epilogue, out);
+    return absl::OkStatus();
+  }
   const Product<LinearArgs> product{{.x = ToActIn(x),
-                                     .w = ToActIn(w),
+                                     .w = ToActIn(w.values),
                                      .silu = epilogue == Epilogue::kSilu,
                                      .out = ToActOut(out),
                                      .k = x.dim(1),
@@ -117,13 +127,17 @@ absl::Status CpuKernelBackend::Linear(ConstTensorView x, ConstTensorView w, Epil
   return absl::OkStatus();
 }
 
-absl::Status CpuKernelBackend::GatedUp(ConstTensorView x, ConstTensorView gate, ConstTensorView up,
-                                       TensorView out) {
+absl::Status CpuKernelBackend::GatedUp(ConstTensorView x, const MatrixView& gate,
+                                       const MatrixView& up, TensorView out) {
   M1_RETURN_IF_ERROR(ValidateGatedUp(x, gate, up, out));
   const ScopedFlushDenormals flush;
+  if (gate.is_quantized()) {
+    QuantizedGatedUp(x, gate, up, out);
+    return absl::OkStatus();
+  }
   const Product<GatedUpArgs> product{{.x = ToActIn(x),
-                                      .gate = ToActIn(gate),
-                                      .up = ToActIn(up),
+                                      .gate = ToActIn(gate.values),
+                                      .up = ToActIn(up.values),
                                       .out = ToActOut(out),
                                       .k = x.dim(1),
                                       .n = gate.dim(0)},
@@ -136,19 +150,23 @@ absl::Status CpuKernelBackend::ExpertFfn(ConstTensorView x, std::span<const Expe
                                          TensorView mid, TensorView out) {
   M1_RETURN_IF_ERROR(ValidateExpertFfn(x, groups, mid, out));
   const ScopedFlushDenormals flush;
+  if (!groups.empty() && groups[0].w1.is_quantized()) {
+    QuantizedExpertFfn(x, groups, mid, out);
+    return absl::OkStatus();
+  }
   std::vector<Product<GatedUpArgs>> gated_up;
   std::vector<Product<LinearArgs>> down;
   for (const ExpertGroup& group : groups) {
     const auto rows_of = [&](auto view) { return view.Rows(group.row_begin, group.num_rows); };
     gated_up.push_back({{.x = ToActIn(rows_of(x)),
-                         .gate = ToActIn(group.w1),
-                         .up = ToActIn(group.w3),
+                         .gate = ToActIn(group.w1.values),
+                         .up = ToActIn(group.w3.values),
                          .out = ToActOut(rows_of(mid)),
                          .k = x.dim(1),
                          .n = mid.dim(1)},
                         group.num_rows});
     down.push_back({{.x = ToActIn(rows_of(mid)),
-                     .w = ToActIn(group.w2),
+                     .w = ToActIn(group.w2.values),
                      .silu = false,
                      .out = ToActOut(rows_of(out)),
                      .k = mid.dim(1),

@@ -17,6 +17,7 @@
 #include "common/kernels/cpu/row_sampler.h"
 #include "common/kernels/cpu/targets.h"
 #include "common/kernels/cpu/thread_pool.h"
+#include "common/tensor/tensor.h"
 
 namespace m1 {
 
@@ -33,9 +34,9 @@ class CpuKernelBackend final : public KernelBackend {
   absl::Status RmsNorm(ConstTensorView x, ConstTensorView weight, float eps,
                        TensorView out) override;
   absl::Status Round(ConstTensorView x, TensorView out) override;
-  absl::Status Linear(ConstTensorView x, ConstTensorView w, Epilogue epilogue,
+  absl::Status Linear(ConstTensorView x, const MatrixView& w, Epilogue epilogue,
                       TensorView out) override;
-  absl::Status GatedUp(ConstTensorView x, ConstTensorView gate, ConstTensorView up,
+  absl::Status GatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
                        TensorView out) override;
   absl::Status ExpertFfn(ConstTensorView x, std::span<const ExpertGroup> groups, TensorView mid,
                          TensorView out) override;
@@ -108,6 +109,15 @@ class CpuKernelBackend final : public KernelBackend {
   void RunProducts(void (*kernel)(const Args&, Range, Range),
                    std::span<const Product<Args>> products);
 
+  // backend_quantized.cc: the operations without "Quantized", validated, with integers as weights.
+  void QuantizedLinear(ConstTensorView x, const MatrixView& w, Epilogue epilogue, TensorView out);
+  void QuantizedGatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
+                        TensorView out);
+  void QuantizedExpertFfn(ConstTensorView x, std::span<const ExpertGroup> groups, TensorView mid,
+                          TensorView out);
+  // Rows `rows` of x as integers in quantized_rows_, for matrices of `format`.
+  QuantizedRows QuantizeRows(ConstTensorView x, Range rows, MatrixFormat format);
+
   void RunSamplers(int64_t num_items, int64_t vocab,
                    absl::FunctionRef<void(RowSampler&, size_t)> sample);
   std::unique_ptr<RowSampler> TakeSampler();
@@ -115,6 +125,8 @@ class CpuKernelBackend final : public KernelBackend {
   const CpuTarget& target_;
   const KernelTable& kernels_;
   ThreadPool pool_;
+  // The rows of the quantised product that runs; grows to the largest.
+  Tensor quantized_rows_;
   Mutex samplers_mutex_;
   // At most one a thread; each keeps buffers of the size of the vocabulary.
   std::vector<std::unique_ptr<RowSampler>> idle_samplers_ ABSL_GUARDED_BY(samplers_mutex_);

@@ -1,7 +1,6 @@
-#include "common/kernels/cpu/act.h"
+#include "common/kernels/cpu/gated_row.h"
 #include "common/kernels/cpu/kernels.h"
 #include "common/kernels/cpu/matmul.h"
-#include "common/kernels/cpu/simd_math.h"
 
 namespace m1::M1_SIMD_NAMESPACE {
 
@@ -17,12 +16,7 @@ void GatedUp(const GatedUpArgs& args, Range rows, Range columns) {
       MultiplyBlock(args.x, args.up, args.k, r, c, up, kBlockColumns);
       for (int64_t row = r.begin; row < r.end; ++row) {
         const int64_t from = (row - r.begin) * kBlockColumns;
-        WithElements(args.out, row * args.n + c.begin, [&](auto* to) {
-          ForSteps({0, c.end - c.begin}, [&](int64_t i, auto step) {
-            const F32x16 activated = Silu(LoadStep(gate + from + i, step));
-            StoreStep(Mul(activated, LoadStep(up + from + i, step)), to + i, step);
-          });
-        });
+        StoreGated(gate + from, up + from, c.end - c.begin, args.out, row * args.n + c.begin);
       }
     }
   }

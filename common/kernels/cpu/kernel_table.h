@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "common/kernels/cpu/kernel_args.h"
+#include "common/kernels/cpu/quantized_args.h"
 #include "common/kernels/cpu/vocab_args.h"
 
 namespace m1 {
@@ -19,6 +20,9 @@ struct KernelTable {
   void (*round)(const RoundArgs& args, Range elements);
   void (*linear)(const LinearArgs& args, Range rows, Range columns);
   void (*gated_up)(const GatedUpArgs& args, Range rows, Range columns);
+  void (*quantize_rows)(const QuantizeRowsArgs& args, Range rows);
+  void (*quantized_linear)(const QuantizedLinearArgs& args, Range rows, Range columns);
+  void (*quantized_gated_up)(const QuantizedGatedUpArgs& args, Range rows, Range columns);
   void (*scaled_add)(const ScaledAddArgs& args, Range elements);
   void (*sigmoid_mul)(const SigmoidMulArgs& args, Range elements);
   void (*top_k_gate)(const TopKGateArgs& args, Range rows);
@@ -63,6 +67,9 @@ namespace cpu_avx2 {
 extern const KernelTable kKernels;
 }
 namespace cpu_avx512 {
+extern const KernelTable kKernels;
+}
+namespace cpu_avx512vnni {
 extern const KernelTable kKernels;
 }
 namespace cpu_avx512bf16 {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/kernels/cpu/kernel_args.h"
+#include "common/kernels/cpu/quantized_args.h"
 #include "common/kernels/cpu/simd.h"
 #include "common/kernels/cpu/vocab_args.h"
 
@@ -12,6 +13,9 @@ void RmsNorm(const RmsNormArgs& args, Range rows);
 void Round(const RoundArgs& args, Range elements);
 void Linear(const LinearArgs& args, Range rows, Range columns);
 void GatedUp(const GatedUpArgs& args, Range rows, Range columns);
+void QuantizeRows(const QuantizeRowsArgs& args, Range rows);
+void QuantizedLinear(const QuantizedLinearArgs& args, Range rows, Range columns);
+void QuantizedGatedUp(const QuantizedGatedUpArgs& args, Range rows, Range columns);
 void ScaledAdd(const ScaledAddArgs& args, Range elements);
 void SigmoidMul(const SigmoidMulArgs& args, Range elements);
 void TopKGate(const TopKGateArgs& args, Range rows);

@@ -1,5 +1,5 @@
 // 16 fp32 lanes on any instruction set. A source that includes this is compiled once per target
-// with -DM1_SIMD_TARGET=portable|avx2|avx512|avx512bf16 and puts its code into M1_SIMD_NAMESPACE.
+// with -DM1_SIMD_TARGET=portable|avx2|avx512|avx512vnni|avx512bf16, its code in M1_SIMD_NAMESPACE.
 // Every target gives the same bits. No standard library here, see kernel_args.h.
 //
 //   F32x16, I32x16, Mask16; Zero Set Load LoadPartial Store StorePartial (float or bf16 memory)
@@ -21,7 +21,8 @@
 #define M1_SIMD_ID_portable 0
 #define M1_SIMD_ID_avx2 1
 #define M1_SIMD_ID_avx512 2
-#define M1_SIMD_ID_avx512bf16 3
+#define M1_SIMD_ID_avx512vnni 3
+#define M1_SIMD_ID_avx512bf16 4
 #define M1_SIMD_CONCAT_(a, b) a##b
 #define M1_SIMD_CONCAT(a, b) M1_SIMD_CONCAT_(a, b)
 #define M1_SIMD_ID M1_SIMD_CONCAT(M1_SIMD_ID_, M1_SIMD_TARGET)

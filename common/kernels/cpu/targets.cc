@@ -17,12 +17,14 @@ bool HasAvx512() {
   return HasAvx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
-bool HasAvx512Bf16() { return HasAvx512() && __builtin_cpu_supports("avx512bf16"); }
+bool HasAvx512Vnni() { return HasAvx512() && __builtin_cpu_supports("avx512vnni"); }
+bool HasAvx512Bf16() { return HasAvx512Vnni() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
 constexpr CpuTarget kTargets[] = {
 #if defined(__x86_64__)
     {"avx512bf16", &cpu_avx512bf16::kKernels, HasAvx512Bf16},
+    {"avx512vnni", &cpu_avx512vnni::kKernels, HasAvx512Vnni},
     {"avx512", &cpu_avx512::kKernels, HasAvx512},
     {"avx2", &cpu_avx2::kKernels, HasAvx2},
 #endif

@@ -12,8 +12,9 @@ namespace m1 {
 void ReferenceEmbed(std::span<const int32_t> ids, ConstTensorView table, TensorView out);
 void ReferenceRmsNorm(ConstTensorView x, ConstTensorView weight, float eps, TensorView out);
 void ReferenceRound(ConstTensorView x, TensorView out);
-void ReferenceLinear(ConstTensorView x, ConstTensorView w, Epilogue epilogue, TensorView out);
-void ReferenceGatedUp(ConstTensorView x, ConstTensorView gate, ConstTensorView up, TensorView out);
+void ReferenceLinear(ConstTensorView x, const MatrixView& w, Epilogue epilogue, TensorView out);
+void ReferenceGatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
+                      TensorView out);
 void ReferenceExpertFfn(ConstTensorView x, std::span<const ExpertGroup> groups, TensorView mid,
                         TensorView out);
 void ReferenceScaledAdd(float alpha, ConstTensorView x, float beta, ConstTensorView y,

@@ -39,7 +39,7 @@ class ReferenceBackend final : public KernelBackend {
     return absl::OkStatus();
   }
 
-  absl::Status Linear(ConstTensorView x, ConstTensorView w, Epilogue epilogue,
+  absl::Status Linear(ConstTensorView x, const MatrixView& w, Epilogue epilogue,
                       TensorView out) override {
     M1_RETURN_IF_ERROR(ValidateLinear(x, w, out));
     const ScopedFlushDenormals flush;
@@ -47,7 +47,7 @@ class ReferenceBackend final : public KernelBackend {
     return absl::OkStatus();
   }
 
-  absl::Status GatedUp(ConstTensorView x, ConstTensorView gate, ConstTensorView up,
+  absl::Status GatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
                        TensorView out) override {
     M1_RETURN_IF_ERROR(ValidateGatedUp(x, gate, up, out));
     const ScopedFlushDenormals flush;
