@@ -10,8 +10,7 @@
 namespace m1 {
 namespace {
 
-absl::Status CheckShape(absl::string_view name, const ConstTensorView& weight,
-                        const Shape& wanted) {
+absl::Status CheckShape(absl::string_view name, const MatrixView& weight, const Shape& wanted) {
   if (weight.shape() == wanted) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(name, " is ", weight.shape().ToString(), ", want ", wanted.ToString()));

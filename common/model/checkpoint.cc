@@ -1,6 +1,8 @@
 #include "common/model/checkpoint.h"
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -20,6 +22,19 @@ namespace {
 absl::Status TensorError(const TensorRecord& record, absl::string_view what) {
   return absl::DataLossError(absl::StrCat(record.file->file().path(), ": tensor ",
                                           QuoteForMessage(record.entry->name), " ", what));
+}
+
+// A tensor of a quantised matrix: exactly this type and shape.
+absl::Status CheckQuantized(const TensorRecord& record, DType dtype, const Shape& shape) {
+  const SafetensorsEntry& entry = *record.entry;
+  if (entry.dtype != dtype) {
+    return TensorError(record,
+                       absl::StrCat("is ", SafetensorsDTypeName(entry.dtype), ", wanted ",
+                                    SafetensorsDTypeName(dtype), " by quantization_config"));
+  }
+  if (entry.shape == shape) return absl::OkStatus();
+  return TensorError(record, absl::StrCat("has shape ", entry.shape.ToString(),
+                                          ", config.json wants ", shape.ToString()));
 }
 
 // The matrices share one type, the embedding's. Norms, gates and the like may also be fp32.
@@ -79,37 +94,52 @@ class WeightBinder {
 
   AttentionWeights attention;
   std::vector<std::vector<ExpertWeights>> experts;  // [layer][expert]
-  std::vector<ConstTensorView> attention_views;     // each file tensor once
+  std::vector<MatrixView> attention_matrices;       // each file tensor once
 
  private:
   absl::Status BindOne(const TensorSpec& spec) {
-    const TensorRecord* record = table_.Find(spec.name);
-    if (record == nullptr) {
-      return absl::DataLossError(
-          absl::StrCat(table_.source(), ": tensor ", QuoteForMessage(spec.name), " is missing"));
-    }
-    M1_RETURN_IF_ERROR(CheckTensor(spec, *record, config_.weights_dtype));
-    ++num_bound_;
-    if (IsExpertSlot(spec.slot)) {
-      PlaceExpert(spec, record->view());
+    M1_ASSIGN_OR_RETURN(const TensorRecord record, FindTensor(spec.name));
+    MatrixView view = record.view();
+    if (IsQuantizedSlot(spec.slot, config_.quantization)) {
+      absl::StatusOr<QuantizedTensors> wanted = QuantizedAs(config_.quantization, spec.shape);
+      if (!wanted.ok()) return TensorError(record, wanted.status().message());
+      M1_ASSIGN_OR_RETURN(const TensorRecord scales, FindTensor(ScaleName(spec.name)));
+      M1_RETURN_IF_ERROR(CheckQuantized(record, wanted->integers_dtype, wanted->integers));
+      M1_RETURN_IF_ERROR(CheckQuantized(scales, wanted->scales_dtype, wanted->scales));
+      view = {record.view(), scales.view()};
     } else {
-      attention_views.push_back(record->view());
-      if (spec.layer < 0) {
-        PlaceOutside(spec.slot, record->view());
-      } else {
-        PlaceLayer(spec.slot, record->view(), &attention.layers[static_cast<size_t>(spec.layer)]);
-      }
+      M1_RETURN_IF_ERROR(CheckTensor(spec, record, config_.weights_dtype));
+    }
+    if (IsExpertSlot(spec.slot)) {
+      PlaceExpert(spec, view);
+      return absl::OkStatus();
+    }
+    attention_matrices.push_back(view);
+    if (spec.layer < 0) {
+      PlaceOutside(spec.slot, view);
+    } else {
+      PlaceLayer(spec.slot, view, &attention.layers[static_cast<size_t>(spec.layer)]);
     }
     return absl::OkStatus();
   }
 
-  void PlaceOutside(TensorSlot slot, ConstTensorView view) {
-    if (slot == TensorSlot::kEmbedding) attention.embedding = view;
-    if (slot == TensorSlot::kFinalNorm) attention.final_norm = view;
+  absl::StatusOr<TensorRecord> FindTensor(const std::string& name) {
+    const TensorRecord* record = table_.Find(name);
+    if (record == nullptr) {
+      return absl::DataLossError(
+          absl::StrCat(table_.source(), ": tensor ", QuoteForMessage(name), " is missing"));
+    }
+    ++num_bound_;
+    return *record;
+  }
+
+  void PlaceOutside(TensorSlot slot, const MatrixView& view) {
+    if (slot == TensorSlot::kEmbedding) attention.embedding = view.values;
+    if (slot == TensorSlot::kFinalNorm) attention.final_norm = view.values;
     if (slot == TensorSlot::kLmHead) attention.lm_head = view;
   }
 
-  static void PlaceLayer(TensorSlot slot, ConstTensorView view, AttentionLayerWeights* layer) {
+  static void PlaceLayer(TensorSlot slot, const MatrixView& view, AttentionLayerWeights* layer) {
     const auto lightning = [layer]() -> LightningWeights& {
       return layer->lightning.has_value() ? *layer->lightning : layer->lightning.emplace();
     };
@@ -121,13 +151,13 @@ class WeightBinder {
     };
     switch (slot) {
       case TensorSlot::kInputNorm:
-        layer->input_norm = view;
+        layer->input_norm = view.values;
         break;
       case TensorSlot::kPostAttentionNorm:
-        layer->post_attention_norm = view;
+        layer->post_attention_norm = view.values;
         break;
       case TensorSlot::kGate:
-        layer->gate = view;
+        layer->gate = view.values;
         break;
       case TensorSlot::kQkvProj:
         lightning().qkv_proj = view;
@@ -136,7 +166,7 @@ class WeightBinder {
         lightning().output_gate = view;
         break;
       case TensorSlot::kInnerNorm:
-        lightning().norm = view;
+        lightning().norm = view.values;
         break;
       case TensorSlot::kOutProj:
         lightning().out_proj = view;
@@ -163,14 +193,14 @@ class WeightBinder {
         shared().down_proj = view;
         break;
       case TensorSlot::kSharedCoefficient:
-        shared().coefficient = view;
+        shared().coefficient = view.values;
         break;
       default:
         M1_CHECK_MSG(false, "not a tensor of an attention layer");
     }
   }
 
-  void PlaceExpert(const TensorSpec& spec, ConstTensorView view) {
+  void PlaceExpert(const TensorSpec& spec, const MatrixView& view) {
     std::vector<ExpertWeights>& layer = experts[static_cast<size_t>(spec.layer)];
     // Grows with the tensors that were found, never by what a hostile config merely claims.
     const int32_t num_seen = spec.expert < 0 ? config_.num_experts : spec.expert + 1;
@@ -211,8 +241,9 @@ class WeightBinder {
       return absl::OkStatus();
     }
     std::set<std::string> expected;
-    M1_RETURN_IF_ERROR(ForEachTensor(config_, layout_, [&expected](const TensorSpec& spec) {
+    M1_RETURN_IF_ERROR(ForEachTensor(config_, layout_, [&](const TensorSpec& spec) {
       expected.insert(spec.name);
+      if (IsQuantizedSlot(spec.slot, config_.quantization)) expected.insert(ScaleName(spec.name));
       return absl::OkStatus();
     }));
     for (const auto& [name, record] : table_.records()) {
@@ -229,6 +260,20 @@ class WeightBinder {
   int64_t num_bound_ = 0;
 };
 
+float ScaleAt(const MatrixView& matrix, int64_t index) {
+  return matrix.scales.dtype() == DType::kBf16 ? Bf16ToFloat(matrix.scales.data_as<Bf16>()[index])
+                                               : matrix.scales.data_as<float>()[index];
+}
+
+// Index of the first scale that is not a normal number above zero.
+std::optional<int64_t> FindBadScale(const MatrixView& matrix) {
+  for (int64_t i = 0; i < matrix.scales.num_elements(); ++i) {
+    const float scale = ScaleAt(matrix, i);
+    if (!std::isnormal(scale) || scale < 0.0F) return i;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 struct Checkpoint::State {
@@ -239,10 +284,41 @@ struct Checkpoint::State {
   std::string weight_format;
   AttentionWeights attention;
   std::vector<std::vector<ExpertWeights>> experts;  // [layer][expert]
-  std::vector<ConstTensorView> attention_views;
+  std::vector<MatrixView> attention_matrices;
 
-  std::vector<ConstTensorView> ExpertViews(const std::vector<int32_t>& wanted) const {
+  // Pages made resident, then the scales looked at: before that they would cost a disk access each.
+  absl::Status Load(const std::vector<MatrixView>& matrices,
+                    const PrefetchProgress& progress) const {
     std::vector<ConstTensorView> views;
+    for (const MatrixView& matrix : matrices) {
+      if (matrix.is_quantized()) views.push_back(matrix.scales);
+    }
+    for (const MatrixView& matrix : matrices) views.push_back(matrix.values);
+    absl::Status status = PrefetchPages(views, progress);
+    if (!status.ok()) return AddContext(status, directory);
+    for (const MatrixView& matrix : matrices) {
+      if (!matrix.is_quantized()) continue;
+      const std::optional<int64_t> index = FindBadScale(matrix);
+      if (!index.has_value()) continue;
+      return TensorError(RecordAt(matrix.scales.data()),
+                         absl::StrCat("has the scale ", ScaleAt(matrix, *index), " at ", *index,
+                                      " of a matrix, wanted normal numbers above 0"));
+    }
+    return absl::OkStatus();
+  }
+
+  // The tensor whose bytes `data` points into.
+  const TensorRecord& RecordAt(const void* data) const {
+    for (const auto& [name, record] : table.records()) {
+      const auto* begin = static_cast<const std::byte*>(record.view().data());
+      if (data >= begin && data < begin + record.entry->size_bytes) return record;
+    }
+    M1_CHECK_MSG(false, "a view of no tensor");
+    return table.records().begin()->second;
+  }
+
+  std::vector<MatrixView> ExpertMatrices(const std::vector<int32_t>& wanted) const {
+    std::vector<MatrixView> views;
     for (const std::vector<ExpertWeights>& layer : experts) {
       for (const int32_t expert : wanted) {
         M1_CHECK(expert >= 0 && expert < config.num_experts);
@@ -262,11 +338,11 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   M1_RETURN_IF_ERROR(binder.Bind());
   M1_ASSIGN_OR_RETURN(std::string fingerprint, ComputeFingerprint(config, table));
   table.CloseDescriptors();
-  std::string weight_format(DTypeName(config.weights_dtype));
+  std::string weight_format = WeightFormatName(config);
   auto state = std::unique_ptr<State>(
       new State{directory, std::move(config), std::move(table), std::move(fingerprint),
                 std::move(weight_format), std::move(binder.attention), std::move(binder.experts),
-                std::move(binder.attention_views)});
+                std::move(binder.attention_matrices)});
   return std::unique_ptr<Checkpoint>(new Checkpoint(std::move(state)));
 }
 
@@ -285,23 +361,23 @@ ExpertWeights Checkpoint::expert_weights(int32_t layer, int32_t expert) const {
 }
 
 absl::Status Checkpoint::PrefetchAttention(const PrefetchProgress& progress) const {
-  return AddContext(PrefetchPages(state_->attention_views, progress), state_->directory);
+  return state_->Load(state_->attention_matrices, progress);
 }
 
 absl::Status Checkpoint::PrefetchExperts(const std::vector<int32_t>& wanted,
                                          const PrefetchProgress& progress) const {
-  return AddContext(PrefetchPages(state_->ExpertViews(wanted), progress), state_->directory);
+  return state_->Load(state_->ExpertMatrices(wanted), progress);
 }
 
 int64_t Checkpoint::attention_weight_bytes() const {
   int64_t bytes = 0;
-  for (const ConstTensorView& view : state_->attention_views) bytes += view.num_bytes();
+  for (const MatrixView& view : state_->attention_matrices) bytes += view.num_bytes();
   return bytes;
 }
 
 int64_t Checkpoint::expert_weight_bytes(const std::vector<int32_t>& wanted) const {
   int64_t bytes = 0;
-  for (const ConstTensorView& view : state_->ExpertViews(wanted)) bytes += view.num_bytes();
+  for (const MatrixView& view : state_->ExpertMatrices(wanted)) bytes += view.num_bytes();
   return bytes;
 }
 

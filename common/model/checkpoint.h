@@ -31,13 +31,14 @@ class Checkpoint {
   // 64 hex digits: SHA-256 over config, tensor table and 4 KiB out of each tensor. Touches a page
   // or two of every tensor through reads of the file, not through the mapping.
   const std::string& fingerprint() const;
-  // "bf16", "fp32", ... : the storage format of the expert weights.
+  // "bf16", "fp32", "int8-experts", ... : WeightFormatName of the config.
   const std::string& weight_format() const;
 
   AttentionWeights attention_weights() const;
   ExpertWeights expert_weights(int32_t layer, int32_t expert) const;
   // Makes a role's bytes resident, and no others (but for what shares their pages), before the
-  // first request pays for it. Errors: DataLoss naming the directory when reading fails;
+  // first request pays for it. Errors: DataLoss naming the directory when reading fails, or the
+  // tensor when a scale of quantised weights is no normal number above 0 (only this looks at them);
   // Cancelled when `progress` returned false. The disk is read in order, about as fast as it can.
   absl::Status PrefetchAttention(const PrefetchProgress& progress = nullptr) const;
   absl::Status PrefetchExperts(const std::vector<int32_t>& experts,

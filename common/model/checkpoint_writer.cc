@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstddef>
 #include <filesystem>
-#include <fstream>
 #include <span>
 #include <system_error>
 #include <utility>
@@ -18,6 +17,7 @@
 #include "common/base/status_macros.h"
 #include "common/model/config.h"
 #include "common/model/input_file.h"
+#include "common/model/output_directory.h"
 #include "common/model/safetensors_writer.h"
 
 namespace m1 {
@@ -178,29 +178,6 @@ class RandomCheckpointWriter {
   std::vector<Bf16> halves_;
 };
 
-absl::Status WriteText(const std::string& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file << text;
-  file.close();
-  if (!file) return absl::InternalError(absl::StrCat(path, ": cannot be written"));
-  return absl::OkStatus();
-}
-
-absl::Status PrepareDirectory(const std::string& directory) {
-  std::error_code error;
-  fs::create_directories(directory, error);
-  if (error) return absl::InternalError(absl::StrCat(directory, ": ", error.message()));
-  fs::directory_iterator entries(directory, error);
-  if (error) return absl::InternalError(absl::StrCat(directory, ": ", error.message()));
-  for (const fs::directory_entry& entry : entries) {
-    if (entry.path().extension() == ".safetensors" || entry.path().filename() == "config.json") {
-      return absl::AlreadyExistsError(absl::StrCat(directory, ": holds a checkpoint already (",
-                                                   entry.path().filename().string(), ")"));
-    }
-  }
-  return absl::OkStatus();
-}
-
 std::string ShardName(size_t index, size_t count) {
   if (count == 1) return "model.safetensors";
   return absl::StrFormat("model-%05d-of-%05d.safetensors", index + 1, count);
@@ -227,9 +204,9 @@ absl::Status WriteFiles(const RandomCheckpointOptions& options, const std::vecto
   if (shards.size() > 1) {
     const nlohmann::json index = {{"metadata", {{"total_size", total_bytes}}},
                                   {"weight_map", std::move(weight_map)}};
-    M1_RETURN_IF_ERROR(WriteText(IndexPath(options.out_dir), index.dump(2) + "\n"));
+    M1_RETURN_IF_ERROR(WriteOutputText(IndexPath(options.out_dir), index.dump(2) + "\n"));
   }
-  return WriteText(absl::StrCat(options.out_dir, "/config.json"), config_text);
+  return WriteOutputText(absl::StrCat(options.out_dir, "/config.json"), config_text);
 }
 
 // After an error, so that a second try finds the directory as the first did.
@@ -253,7 +230,7 @@ absl::Status WriteRandomCheckpoint(const RandomCheckpointOptions& options) {
   const absl::StatusOr<ModelConfig> config = ParseModelConfig(config_text);
   if (!config.ok()) return AddContext(config.status(), options.config_path);
   M1_ASSIGN_OR_RETURN(std::vector<PlannedTensor> plan, PlanTensors(*config, options));
-  M1_RETURN_IF_ERROR(PrepareDirectory(options.out_dir));
+  M1_RETURN_IF_ERROR(PrepareOutputDirectory(options.out_dir));
 
   const std::vector<Shard> shards = PlanShards(std::move(plan), options.max_shard_bytes);
   absl::Status status = WriteFiles(options, shards, config_text);

@@ -15,6 +15,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/model/input_file.h"
+#include "common/model/quantization_config.h"
 #include "common/model/strict_json.h"
 
 namespace m1 {
@@ -141,9 +142,6 @@ absl::Status RefuseUnsupported(const Keys& keys) {
   }
   if (const json* value = keys.Find("sliding_window"); value != nullptr) {
     return Wrong("sliding_window", *value, "null");
-  }
-  if (const json* value = keys.Find("quantization_config"); value != nullptr) {
-    return Wrong("quantization_config", *value, "none: quantize with m1 quantize");
   }
   return absl::OkStatus();
 }
@@ -354,6 +352,9 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view config_json) {
   ModelConfig config;
   M1_RETURN_IF_ERROR(ParseModelType(keys, &config));
   M1_RETURN_IF_ERROR(RefuseUnsupported(keys));
+  if (const json* value = keys.Find("quantization_config"); value != nullptr) {
+    M1_ASSIGN_OR_RETURN(config.quantization, ParseQuantization(*value));
+  }
   M1_RETURN_IF_ERROR(ParseSizes(keys, &config));
   M1_RETURN_IF_ERROR(ParseLayerKinds(keys, &config));
   M1_RETURN_IF_ERROR(ParseNorms(keys, &config));

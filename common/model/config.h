@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 
 #include "common/tensor/dtype.h"
+#include "common/tensor/matrix_view.h"
 
 namespace m1 {
 
@@ -23,6 +24,13 @@ enum class LayerKind : uint8_t { kLightning = 0, kSoftmax = 1 };
 struct ResidualScale {
   float alpha = 1.0F;
   float beta = 1.0F;
+};
+
+// Which matrices are integers, and how: made by `m1 quantize`.
+struct WeightQuantization {
+  MatrixFormat format = MatrixFormat::kPlain;  // of what is quantised; kPlain: nothing is
+  bool everything = false;  // also projections, shared expert and LM head, not only experts
+  int32_t group_size = 0;   // int4: elements of a row that share a scale, 32 or 64
 };
 
 struct ModelConfig {
@@ -53,6 +61,7 @@ struct ModelConfig {
   // Checkpoint::Open puts the type of the matrices that it found here: the meaning of
   // `--activation_dtype auto`.
   DType weights_dtype = DType::kF32;
+  WeightQuantization quantization;
 
   int32_t num_lightning_layers() const;
   int32_t num_softmax_layers() const;
@@ -70,9 +79,13 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& directory);
 // All fields in one line of key=value text: for the log, and what the fingerprint hashes.
 std::string DescribeModelConfig(const ModelConfig& config);
 
+// The weight format as identities, logs and clients see it: "bf16", "fp32", "int8-experts",
+// "int4-g32-all".
+std::string WeightFormatName(const ModelConfig& config);
+
 // Element type of activations that `choice` stands for: "bf16", "fp32", or "auto", that of the
-// weights. Both kinds of worker go by this, or they would refuse each other. Errors: InvalidArgument
-// naming --activation_dtype.
+// weights. Both kinds of worker go by this, or they would refuse each other. Errors:
+// InvalidArgument naming --activation_dtype.
 absl::StatusOr<DType> ActivationDType(absl::string_view choice, const ModelConfig& config);
 
 // Decay rate s >= 0 of every head of a lightning layer: S_t = exp(-s) S_{t-1} + k v^T.

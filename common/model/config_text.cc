@@ -15,12 +15,15 @@ std::string DescribeModelConfig(const ModelConfig& config) {
   const auto scale = [](const ResidualScale& s) {
     return absl::StrFormat("%.9g,%.9g", s.alpha, s.beta);
   };
+  const std::string quantized = config.quantization.format == MatrixFormat::kPlain
+                                    ? ""
+                                    : absl::StrCat(" quantized=", WeightFormatName(config));
   return absl::StrFormat(
       "format=%s layers=%d hidden=%d heads=%d kv_heads=%d head_dim=%d rotary_dim=%d "
       "rope_theta=%.17g experts=%d experts_per_token=%d expert_intermediate=%d "
       "shared_intermediate=%d vocab=%d max_context_tokens=%d rms_norm_eps=%.9g postnorm=%d "
       "tied_embeddings=%d layer_kinds=%s lightning_scale=%s softmax_scale=%s mlp_scale=%s "
-      "eos=%s weights=%s",
+      "eos=%s weights=%s%s",
       config.format == CheckpointFormat::kOriginal ? "original" : "transformers", config.num_layers,
       config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim, config.rotary_dim,
       config.rope_theta, config.num_experts, config.num_experts_per_token,
@@ -28,7 +31,21 @@ std::string DescribeModelConfig(const ModelConfig& config) {
       config.max_context_tokens, config.rms_norm_eps, config.postnorm ? 1 : 0,
       config.tie_word_embeddings ? 1 : 0, kinds, scale(config.lightning_scale),
       scale(config.softmax_scale), scale(config.mlp_scale),
-      absl::StrJoin(config.eos_token_ids, ","), DTypeName(config.weights_dtype));
+      absl::StrJoin(config.eos_token_ids, ","), DTypeName(config.weights_dtype), quantized);
+}
+
+std::string WeightFormatName(const ModelConfig& config) {
+  const WeightQuantization& quantization = config.quantization;
+  const char* scope = quantization.everything ? "all" : "experts";
+  switch (quantization.format) {
+    case MatrixFormat::kPlain:
+      return std::string(DTypeName(config.weights_dtype));
+    case MatrixFormat::kInt8:
+      return absl::StrCat("int8-", scope);
+    case MatrixFormat::kInt4:
+      return absl::StrCat("int4-g", quantization.group_size, "-", scope);
+  }
+  return "unknown";
 }
 
 absl::StatusOr<DType> ActivationDType(absl::string_view choice, const ModelConfig& config) {

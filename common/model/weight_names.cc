@@ -13,6 +13,8 @@ namespace m1 {
 namespace {
 
 constexpr const char* kLayers = "model.layers.";
+// The kernels' own limit, see kMaxQuantizedK: sums of products of 8 bits fit 32.
+constexpr int64_t kMaxQuantizedRow = int64_t{1} << 17;
 
 using Visitor = absl::FunctionRef<absl::Status(const TensorSpec&)>;
 
@@ -114,6 +116,40 @@ bool MayStayFp32(TensorSlot slot) {
     default:
       return false;
   }
+}
+
+bool IsQuantizedSlot(TensorSlot slot, const WeightQuantization& quantization) {
+  if (quantization.format == MatrixFormat::kPlain) return false;
+  if (IsExpertSlot(slot)) return true;
+  return quantization.everything && slot != TensorSlot::kEmbedding && !MayStayFp32(slot);
+}
+
+std::string ScaleName(const std::string& name) { return absl::StrCat(name, "_scale"); }
+
+absl::StatusOr<QuantizedTensors> QuantizedAs(const WeightQuantization& quantization,
+                                             const Shape& shape) {
+  const int64_t k = shape[shape.rank() - 1];
+  if (k > kMaxQuantizedRow) {
+    return absl::DataLossError(
+        absl::StrCat("has rows of ", k, " elements, limit ", kMaxQuantizedRow, " for integers"));
+  }
+  const bool int4 = quantization.format == MatrixFormat::kInt4;
+  if (int4 && k % quantization.group_size != 0) {
+    return absl::DataLossError(absl::StrCat("has rows of ", k, " elements, wanted a multiple of ",
+                                            "group_size ", quantization.group_size));
+  }
+  QuantizedTensors tensors;
+  for (int axis = 0; axis + 1 < shape.rank(); ++axis) {
+    tensors.integers.Append(shape[axis]);
+    tensors.scales.Append(shape[axis]);
+  }
+  tensors.integers.Append(int4 ? k / 2 : k);
+  if (int4) {
+    tensors.integers_dtype = DType::kU8;
+    tensors.scales_dtype = DType::kBf16;
+    tensors.scales.Append(k / quantization.group_size);
+  }
+  return tensors;
 }
 
 absl::Status ForEachTensor(const ModelConfig& config, ExpertLayout layout, Visitor visit) {

@@ -6,6 +6,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
 #include "common/model/config.h"
@@ -48,6 +49,21 @@ enum class TensorSlot : uint8_t {
 bool IsExpertSlot(TensorSlot slot);
 // Norms, router gate, shared coefficient: fp32 is welcome beside bf16 matrices.
 bool MayStayFp32(TensorSlot slot);
+
+// A matrix that the quantisation replaces by integers and scales.
+bool IsQuantizedSlot(TensorSlot slot, const WeightQuantization& quantization);
+// "NAME_scale": where the scales of tensor NAME are.
+std::string ScaleName(const std::string& name);
+// What stands in a file for a matrix, or matrices, of `shape`. Errors: DataLoss for rows that are
+// too long for integers or that groups do not divide.
+struct QuantizedTensors {
+  DType integers_dtype = DType::kI8;
+  Shape integers;  // int8 as the matrix; int4: half as long rows, two elements a byte
+  DType scales_dtype = DType::kF32;
+  Shape scales;  // int8: one a row; int4: one a group
+};
+absl::StatusOr<QuantizedTensors> QuantizedAs(const WeightQuantization& quantization,
+                                             const Shape& shape);
 
 struct TensorSpec {
   std::string name;

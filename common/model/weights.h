@@ -5,28 +5,29 @@
 #include <optional>
 #include <vector>
 
+#include "common/tensor/matrix_view.h"
 #include "common/tensor/tensor_view.h"
 
 namespace m1 {
 
 struct LightningWeights {
-  ConstTensorView qkv_proj;     // [num_heads * 3 * head_dim, hidden]; q, k, v inside each head
-  ConstTensorView output_gate;  // [num_heads * head_dim, hidden]
-  ConstTensorView norm;         // [num_heads * head_dim]
-  ConstTensorView out_proj;     // [hidden, num_heads * head_dim]
+  MatrixView qkv_proj;     // [num_heads * 3 * head_dim, hidden]; q, k, v inside each head
+  MatrixView output_gate;  // [num_heads * head_dim, hidden]
+  ConstTensorView norm;    // [num_heads * head_dim]
+  MatrixView out_proj;     // [hidden, num_heads * head_dim]
 };
 
 struct SoftmaxWeights {
-  ConstTensorView q_proj;  // [num_heads * head_dim, hidden]
-  ConstTensorView k_proj;  // [num_kv_heads * head_dim, hidden]
-  ConstTensorView v_proj;  // [num_kv_heads * head_dim, hidden]
-  ConstTensorView o_proj;  // [hidden, num_heads * head_dim]
+  MatrixView q_proj;  // [num_heads * head_dim, hidden]
+  MatrixView k_proj;  // [num_kv_heads * head_dim, hidden]
+  MatrixView v_proj;  // [num_kv_heads * head_dim, hidden]
+  MatrixView o_proj;  // [hidden, num_heads * head_dim]
 };
 
 struct SharedMlpWeights {
-  ConstTensorView gate_proj;    // [shared_intermediate, hidden]
-  ConstTensorView up_proj;      // [shared_intermediate, hidden]
-  ConstTensorView down_proj;    // [hidden, shared_intermediate]
+  MatrixView gate_proj;         // [shared_intermediate, hidden]
+  MatrixView up_proj;           // [shared_intermediate, hidden]
+  MatrixView down_proj;         // [hidden, shared_intermediate]
   ConstTensorView coefficient;  // [1, hidden]
 };
 
@@ -43,15 +44,15 @@ struct AttentionLayerWeights {
 struct AttentionWeights {
   ConstTensorView embedding;                  // [vocab, hidden]
   ConstTensorView final_norm;                 // [hidden]
-  ConstTensorView lm_head;                    // [vocab, hidden]; the embedding when tied
+  MatrixView lm_head;                         // [vocab, hidden]; the embedding when tied
   std::vector<AttentionLayerWeights> layers;  // [num_layers]
 };
 
 // y = w2 (silu(w1 h) * (w3 h))
 struct ExpertWeights {
-  ConstTensorView w1;  // [intermediate, hidden]
-  ConstTensorView w2;  // [hidden, intermediate]
-  ConstTensorView w3;  // [intermediate, hidden]
+  MatrixView w1;  // [intermediate, hidden]
+  MatrixView w2;  // [hidden, intermediate]
+  MatrixView w3;  // [intermediate, hidden]
 };
 
 }  // namespace m1

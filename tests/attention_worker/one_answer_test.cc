@@ -1,8 +1,9 @@
 // The promise: a request's tokens and logprobs are the same bits whatever runs beside it and
 // however it is run.
+#include "tests/support/one_answer.h"
+
 #include <gtest/gtest.h>
 
-#include <numeric>
 #include <random>
 
 #include "common/kernels/cpu_backend.h"
@@ -14,25 +15,9 @@ namespace {
 
 constexpr char kModel[] = "tests/golden/mini-bf16";
 
-std::vector<int32_t> Range(int32_t begin, int32_t end) {
-  std::vector<int32_t> ids(static_cast<size_t>(end - begin));
-  std::iota(ids.begin(), ids.end(), begin);
-  return ids;
-}
-
-LocalModelOptions Options() {
-  LocalModelOptions options;
-  options.activation_dtype = DType::kBf16;
-  options.target = "";
-  options.shards = {Range(0, 32)};
-  return options;
-}
-
 // Penalties, bias, mask and truncation in turns.
 void SetSampling(size_t request, SequenceStart& start) {
   SamplingParams& sampling = start.sampling;
-  sampling.seed = request;
-  sampling.temperature = request % 2 == 0 ? 0.0F : 1.0F;
   sampling.top_p = request % 4 == 1 ? 0.95F : 1.0F;
   sampling.top_k = request % 8 == 7 ? 40 : 0;
   sampling.min_p = request % 8 == 5 ? 0.05F : 0.0F;
@@ -54,14 +39,8 @@ std::vector<SequenceStart> Requests() {
   std::vector<SequenceStart> starts;
   for (const int32_t length :
        {1, 2, 31, 32, 33, 63, 64, 65, 100, 127, 200, 333, 700, 1100, 5, 40}) {
-    SequenceStart start;
-    for (int32_t i = 0; i < length; ++i) {
-      start.token_ids.push_back(static_cast<int32_t>(random() % 512));
-    }
-    start.prompt_token_count = length;
+    SequenceStart start = RandomStart(random, length, starts.size());
     start.max_new_tokens = 20 + static_cast<int32_t>(random() % 30);
-    start.candidate_count = 2;
-    start.prompt_logprobs = starts.size() % 3 == 0;
     SetSampling(starts.size(), start);
     starts.push_back(std::move(start));
   }
@@ -73,7 +52,7 @@ class OneAnswerTest : public testing::Test {
   // Each request alone, one thread, one expert worker.
   static const std::vector<SequenceResult>& Alone() {
     static const std::vector<SequenceResult> results = [] {
-      LocalModel model(kModel, Options());
+      LocalModel model(kModel, OneWorkerOptions());
       return model.Run(Requests(), /*at_once=*/false);
     }();
     return results;
@@ -82,7 +61,7 @@ class OneAnswerTest : public testing::Test {
 
 TEST_F(OneAnswerTest, BatchesAndBudgets) {
   for (const int32_t budget : {7, 64, 1000}) {
-    LocalModelOptions options = Options();
+    LocalModelOptions options = OneWorkerOptions();
     options.limits.max_step_tokens = budget;
     LocalModel model(kModel, options);
     ExpectSame(model.Run(Requests()), Alone());
@@ -100,7 +79,7 @@ TEST_F(OneAnswerTest, PlacementsOfExperts) {
       {Range(0, 1), Range(1, 14), Range(14, 32)},
       {}};  // every pair alone
   for (const auto& shards : placements) {
-    LocalModelOptions options = Options();
+    LocalModelOptions options = OneWorkerOptions();
     options.shards = shards;
     LocalModel model(kModel, options);
     ExpectSame(model.Run(Requests()), Alone());
@@ -115,7 +94,7 @@ TEST_F(OneAnswerTest, ThreadsAndInstructionSets) {
       continue;
     }
     for (const int threads : {1, 2}) {
-      LocalModelOptions options = Options();
+      LocalModelOptions options = OneWorkerOptions();
       options.target = target;
       options.threads = threads;
       LocalModel model(kModel, options);
@@ -127,7 +106,7 @@ TEST_F(OneAnswerTest, ThreadsAndInstructionSets) {
 
 // The plain loops: slow, so fewer requests.
 TEST_F(OneAnswerTest, ReferenceKernels) {
-  LocalModelOptions options = Options();
+  LocalModelOptions options = OneWorkerOptions();
   options.target = "reference";
   LocalModel model(kModel, options);
   std::vector<SequenceStart> starts = Requests();
@@ -139,9 +118,9 @@ TEST_F(OneAnswerTest, Preemption) {
   std::vector<SequenceStart> starts = Requests();
   starts.resize(8);
   for (SequenceStart& start : starts) start.max_new_tokens = 150;
-  LocalModel roomy(kModel, Options());
+  LocalModel roomy(kModel, OneWorkerOptions());
   const std::vector<SequenceResult> expected = roomy.Run(starts, /*at_once=*/false);
-  LocalModelOptions options = Options();
+  LocalModelOptions options = OneWorkerOptions();
   options.limits.kv_blocks = 17;
   options.limits.max_step_tokens = 64;
   LocalModel model(kModel, options);
@@ -160,7 +139,7 @@ TEST_F(OneAnswerTest, AnAnswerGoesOnFromAPromptThatHoldsItsBeginning) {
     starts[i].prompt_token_count = static_cast<int32_t>(starts[i].token_ids.size());
     starts[i].generated_prompt_token_count = static_cast<int32_t>(kept[i]);
   }
-  LocalModel model(kModel, Options());
+  LocalModel model(kModel, OneWorkerOptions());
   const std::vector<SequenceResult> results = model.Run(starts);
   for (size_t i = 0; i < starts.size(); ++i) {
     SCOPED_TRACE(i);
@@ -181,7 +160,7 @@ TEST_F(OneAnswerTest, AnAnswerScoredAsAPromptHasTheSameLogprobs) {
     starts[i].max_new_tokens = 0;
     starts[i].prompt_logprobs = true;
   }
-  LocalModel model(kModel, Options());
+  LocalModel model(kModel, OneWorkerOptions());
   const std::vector<SequenceResult> results = model.Run(starts);
   for (size_t i = 0; i < starts.size(); ++i) {
     SCOPED_TRACE(i);

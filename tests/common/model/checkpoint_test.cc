@@ -60,9 +60,10 @@ TEST(CheckpointValuesTest, ViewsShowTheFilesNumbers) {
   ASSERT_OK_AND_ASSIGN(const auto fp32, Checkpoint::Open("tests/golden/mini-fp32"));
   EXPECT_EQ(fp32->weight_format(), "fp32");
   EXPECT_EQ(At(fp32->attention_weights().embedding, 0), -0.6027625203132629F);
-  EXPECT_EQ(At(fp32->attention_weights().lm_head, 511 * 64 + 63), 0.2317275106906891F);
-  EXPECT_EQ(At(fp32->attention_weights().layers[7].softmax->q_proj, 65), 0.07554588466882706F);
-  EXPECT_EQ(At(fp32->expert_weights(7, 31).w2, 2047), 0.23935550451278687F);
+  EXPECT_EQ(At(fp32->attention_weights().lm_head.values, 511 * 64 + 63), 0.2317275106906891F);
+  EXPECT_EQ(At(fp32->attention_weights().layers[7].softmax->q_proj.values, 65),
+            0.07554588466882706F);
+  EXPECT_EQ(At(fp32->expert_weights(7, 31).w2.values, 2047), 0.23935550451278687F);
 
   ASSERT_OK_AND_ASSIGN(const auto bf16, Checkpoint::Open("tests/golden/mini-bf16"));
   EXPECT_EQ(bf16->weight_format(), "bf16");
@@ -70,19 +71,19 @@ TEST(CheckpointValuesTest, ViewsShowTheFilesNumbers) {
   EXPECT_EQ(bf16->config().weights_dtype, DType::kBf16);
   const AttentionWeights weights = bf16->attention_weights();
   EXPECT_EQ(At(weights.embedding, 1), -1.078125F);
-  EXPECT_EQ(At(weights.layers[4].lightning->qkv_proj, 100), -0.00775146484375F);
+  EXPECT_EQ(At(weights.layers[4].lightning->qkv_proj.values, 100), -0.00775146484375F);
   EXPECT_EQ(weights.layers[5].gate.dtype(), DType::kF32);
   EXPECT_EQ(At(weights.layers[5].gate, 3), -0.1884000599384308F);
-  EXPECT_EQ(At(bf16->expert_weights(7, 31).w3, 2047), 0.16015625F);
+  EXPECT_EQ(At(bf16->expert_weights(7, 31).w3.values, 2047), 0.16015625F);
 
   ASSERT_OK_AND_ASSIGN(const auto shared, Checkpoint::Open("tests/golden/shared-fp32"));
   const AttentionWeights with_shared = shared->attention_weights();
   EXPECT_EQ(At(with_shared.layers[3].shared_mlp->coefficient, 79), -0.05239928513765335F);
-  EXPECT_EQ(At(with_shared.layers[2].shared_mlp->down_proj, 48), -0.4073807895183563F);
+  EXPECT_EQ(At(with_shared.layers[2].shared_mlp->down_proj.values, 48), -0.4073807895183563F);
 
   ASSERT_OK_AND_ASSIGN(const auto fused, Checkpoint::Open("tests/golden/hf-fp32"));
-  EXPECT_EQ(At(fused->expert_weights(4, 5).w3, 0), 0.15146079659461975F);
-  EXPECT_EQ(At(fused->expert_weights(4, 5).w2, 0), 0.024064501747488976F);
+  EXPECT_EQ(At(fused->expert_weights(4, 5).w3.values, 0), 0.15146079659461975F);
+  EXPECT_EQ(At(fused->expert_weights(4, 5).w2.values, 0), 0.024064501747488976F);
 }
 
 TEST(CheckpointValuesTest, FusedAndSeparateNamesGiveTheSameWeights) {
@@ -98,7 +99,8 @@ TEST(CheckpointValuesTest, FusedAndSeparateNamesGiveTheSameWeights) {
     for (int32_t expert = 0; expert < fused->config().num_experts; ++expert) {
       const ExpertWeights x = fused->expert_weights(layer, expert);
       const ExpertWeights y = separate->expert_weights(layer, expert);
-      EXPECT_TRUE(SameBytes(x.w1, y.w1) && SameBytes(x.w2, y.w2) && SameBytes(x.w3, y.w3));
+      EXPECT_TRUE(SameBytes(x.w1.values, y.w1.values) && SameBytes(x.w2.values, y.w2.values) &&
+                  SameBytes(x.w3.values, y.w3.values));
     }
   }
 }

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "common/model/checkpoint.h"
+#include "tests/support/file_image.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/tiny_checkpoint.h"
 
@@ -36,34 +37,6 @@ constexpr const char* kLast = "model.layers.3.block_sparse_moe.experts.7.w3.weig
 struct FileCase {
   std::string text;
   std::string fragment;
-};
-
-// One safetensors file in memory: header and data can be changed apart.
-struct FileImage {
-  json header;
-  std::string data;
-
-  static FileImage Read(const std::string& path) {
-    const std::string bytes = ReadTextFile(path);
-    uint64_t length = 0;
-    std::memcpy(&length, bytes.data(), sizeof(length));
-    return {json::parse(bytes.substr(8, length)), bytes.substr(8 + length)};
-  }
-  void Write(const std::string& path) const {
-    std::string text = header.dump();
-    text.append((8 - text.size() % 8) % 8, ' ');
-    const uint64_t length = text.size();
-    std::string bytes(8, '\0');
-    std::memcpy(bytes.data(), &length, sizeof(length));
-    WriteTextFile(path, bytes + text + data);
-  }
-  // Appends a tensor of bf16 at the end.
-  void Add(const std::string& name, int64_t elements) {
-    const size_t begin = data.size();
-    data.append(static_cast<size_t>(elements) * 2, '\0');
-    header[name] = {
-        {"dtype", "BF16"}, {"shape", {elements}}, {"data_offsets", {begin, data.size()}}};
-  }
 };
 
 class HostileCheckpointTest : public testing::Test {

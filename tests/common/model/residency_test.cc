@@ -81,15 +81,15 @@ class ResidencyTest : public testing::Test {
     int64_t bytes = 0;
     for (int32_t layer = 0; layer < 2; ++layer) {
       const ExpertWeights w = checkpoint_->expert_weights(layer, expert);
-      bytes += ResidentBytes(w.w1) + ResidentBytes(w.w2) + ResidentBytes(w.w3);
+      bytes += ResidentBytes(w.w1.values) + ResidentBytes(w.w2.values) + ResidentBytes(w.w3.values);
     }
     return bytes;
   }
 
   int64_t ResidentEmbeddingBytes() const {
     const AttentionWeights w = checkpoint_->attention_weights();
-    return ResidentBytes(w.embedding) + ResidentBytes(w.lm_head) +
-           ResidentBytes(w.layers[0].lightning->output_gate);
+    return ResidentBytes(w.embedding) + ResidentBytes(w.lm_head.values) +
+           ResidentBytes(w.layers[0].lightning->output_gate.values);
   }
 
   TempDirectory directory_;
