@@ -1,9 +1,4 @@
 // m1 checkpoint make: a random checkpoint in the original format, for benchmarks and tests.
-#include <signal.h>
-#include <unistd.h>
-
-#include <atomic>
-#include <cstdio>
 #include <iostream>
 #include <optional>
 
@@ -13,7 +8,7 @@
 #include "common/model/checkpoint_writer.h"
 #include "tools/m1/commands.h"
 #include "tools/m1/flag_set.h"
-#include "tools/m1/interrupt.h"
+#include "tools/m1/job_progress.h"
 
 namespace m1 {
 namespace {
@@ -48,22 +43,11 @@ absl::Status Make(const std::vector<std::string>& args) {
   options.seed = seed.value_or(0);
   if (shard_mib.has_value()) options.max_shard_bytes = int64_t{*shard_mib} << 20;
 
-  BlockInterrupt();
-  std::atomic<bool> interrupted = false;
-  InterruptWatcher interrupt([&interrupted] { interrupted = true; });
-  const bool terminal = isatty(STDERR_FILENO) == 1;
-  int shown_percent = -1;
-  options.progress = [&](int64_t done_bytes, int64_t total_bytes) {
-    const int percent = total_bytes == 0 ? 100 : static_cast<int>(done_bytes * 100 / total_bytes);
-    if (terminal && percent != shown_percent) {
-      std::fprintf(stderr, "\r%3d %% of %lld MiB", percent, static_cast<long long>(total_bytes >> 20));
-      shown_percent = percent;
-    }
-    return !interrupted.load();
+  JobProgress job;
+  options.progress = [&job](int64_t done_bytes, int64_t total_bytes) {
+    return job.Show(done_bytes, total_bytes);
   };
-  const absl::Status status = WriteRandomCheckpoint(options);
-  if (terminal) std::fputc('\n', stderr);
-  return status;
+  return WriteRandomCheckpoint(options);
 }
 
 absl::Status Run(const std::vector<std::string>& args) {

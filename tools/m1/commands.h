@@ -20,6 +20,9 @@ int RunCheckpoint(const std::vector<std::string>& args);
 // bench.cc: `m1 bench limits`, `kernels`, `serve`.
 int RunBench(const std::vector<std::string>& args);
 
+// quantize.cc: a checkpoint with integers for matrices.
+int RunQuantize(const std::vector<std::string>& args);
+
 // Prints `m1 COMMAND: message` to standard error, with the fields that a server names in its error, and
 // returns the exit code for the status.
 int FailCommand(const std::string& command, const absl::Status& status);

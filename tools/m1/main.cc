@@ -23,6 +23,7 @@ constexpr Command kCommands[] = {
     {"chat", m1::RunChat, "an interactive chat"},
     {"bench", m1::RunBench, "limits of this machine, kernels, load on a cluster"},
     {"checkpoint", m1::RunCheckpoint, "make a random checkpoint"},
+    {"quantize", m1::RunQuantize, "turn a checkpoint's weights into int8 or int4"},
 };
 
 void PrintUsage(FILE* out) {
