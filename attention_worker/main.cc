@@ -16,9 +16,9 @@
 #include "common/base/status_macros.h"
 #include "common/exchange/inproc_exchange.h"
 #include "common/rpc/channel.h"
-#include "common/rpc/grpc_exchange.h"
 #include "common/rpc/identity_proto.h"
 #include "common/rpc/process.h"
+#include "common/rpc/remote_exchange.h"
 #include "common/rpc/server_runner.h"
 #include "common/worker/worker_model.h"
 #include "expert_worker/expert_ffn.h"
@@ -29,12 +29,13 @@ ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace"
 ABSL_FLAG(std::string, model, "", "Checkpoint directory");
 ABSL_FLAG(
     std::string, expert_workers, "",
-    "Expert workers, comma-separated: host:port, unix:path or dns:///name:port; or \"inproc\": "
-    "all experts in this process");
+    "Expert workers, comma-separated: host:port, unix:path or dns:///name:port; shm:host:port or "
+    "shm:unix:path for shared memory with one on this host; or \"inproc\": all experts in this "
+    "process");
 ABSL_FLAG(std::string, activation_dtype, "auto", "bf16, fp32, or auto: that of the checkpoint");
 ABSL_FLAG(int32_t, threads, 0, "Compute threads; 0: one per core");
 ABSL_FLAG(std::string, cpu_target, "",
-          "Instruction set: portable, avx2, avx512 or avx512bf16; empty: the best");
+          "Instruction set: portable, avx2, avx512, avx512vnni or avx512bf16; empty: the best");
 ABSL_FLAG(int32_t, max_sequences, 64, "Sequences that are resident at once");
 ABSL_FLAG(int64_t, kv_bytes, 0, "Bytes of the KV pool; 0: 1 GiB, or less where that is no use");
 ABSL_FLAG(int64_t, max_context_tokens, 0,
@@ -47,6 +48,9 @@ ABSL_FLAG(absl::Duration, target_itl, absl::Milliseconds(100),
           "that --max_step_tokens allows");
 ABSL_FLAG(absl::Duration, exchange_timeout, absl::Seconds(10),
           "An expert worker that does not answer for so long is lost");
+ABSL_FLAG(absl::Duration, exchange_spin, absl::ZeroDuration(),
+          "How long to look for an answer in shared memory before sleeping, at most 20us; useful "
+          "where a core is free for it");
 ABSL_FLAG(absl::Duration, expert_loss_timeout, absl::Seconds(60),
           "Sequences end with UNAVAILABLE when experts are missing for so long");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
@@ -68,6 +72,7 @@ AttentionWorkerOptions OptionsFromFlags() {
           .max_replay_tokens = absl::GetFlag(FLAGS_max_replay_tokens),
           .target_itl = absl::GetFlag(FLAGS_target_itl),
           .exchange_timeout = absl::GetFlag(FLAGS_exchange_timeout),
+          .exchange_spin = absl::GetFlag(FLAGS_exchange_spin),
           .expert_loss_timeout = absl::GetFlag(FLAGS_expert_loss_timeout),
           .drain_timeout = absl::GetFlag(FLAGS_drain_timeout)};
 }
@@ -148,15 +153,17 @@ absl::Status Worker::CreateExchange() {
   const ModelConfig& config = model_.checkpoint->config();
   if (options_.expert_workers != "inproc") {
     M1_ASSIGN_OR_RETURN(std::vector<std::string> addresses,
-                        ParseAddressList(options_.expert_workers));
-    GrpcExchangeOptions exchange;
+                        ParseAddressList(options_.expert_workers, /*allow_shm=*/true));
+    RemoteExchangeOptions exchange;
     exchange.addresses = std::move(addresses);
     exchange.peer.identity = model_.identity;
     exchange.peer.num_experts = config.num_experts;
+    exchange.peer.hidden_size = config.hidden_size;
     exchange.peer.exchange_timeout = options_.exchange_timeout;
+    exchange.spin = options_.exchange_spin;
     exchange.loss_timeout = options_.expert_loss_timeout;
     exchange.on_change = [this] { readiness_.Notify(); };
-    M1_ASSIGN_OR_RETURN(exchange_, GrpcExchange::Create(exchange));
+    M1_ASSIGN_OR_RETURN(exchange_, RemoteExchange::Create(exchange));
     return absl::OkStatus();
   }
   std::vector<int32_t> experts(static_cast<size_t>(config.num_experts));

@@ -9,6 +9,7 @@
 
 #include "attention_worker/kv_cache.h"
 #include "attention_worker/linear_state.h"
+#include "common/base/doorbell.h"
 #include "common/base/flag_checks.h"
 #include "common/base/status_macros.h"
 
@@ -83,6 +84,8 @@ absl::Status Validate(const AttentionWorkerOptions& options) {
     M1_RETURN_IF_ERROR(CheckTimeout("target_itl", options.target_itl));
   }
   M1_RETURN_IF_ERROR(CheckTimeout("exchange_timeout", options.exchange_timeout));
+  M1_RETURN_IF_ERROR(CheckFlagRange("exchange_spin", options.exchange_spin, absl::ZeroDuration(),
+                                    Doorbell::kMaxSpin));
   return CheckTimeout("expert_loss_timeout", options.expert_loss_timeout);
 }
 

@@ -25,7 +25,8 @@ struct AttentionWorkerOptions {
   int64_t max_replay_tokens = 32768;  // longer sequences are preempted last
   absl::Duration target_itl = absl::Milliseconds(100);  // see StepBudget; 0: steps are always full
   absl::Duration exchange_timeout =
-      absl::Seconds(10);  // an expert worker that is silent for so long is lost
+      absl::Seconds(10);         // an expert worker that is silent for so long is lost
+  absl::Duration exchange_spin;  // looking for an answer before sleeping
   absl::Duration expert_loss_timeout =
       absl::Seconds(60);                             // sequences wait so long for lost experts
   absl::Duration drain_timeout = absl::Seconds(30);  // of the step that runs at SIGTERM

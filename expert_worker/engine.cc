@@ -8,33 +8,59 @@
 
 namespace m1 {
 
-Engine::Engine(ExpertExecutor* executor, const EngineOptions& options)
+Engine::Engine(ExpertExecutor* executor, const EngineOptions& options, JobSource* source)
     : executor_(executor),
       options_(options),
+      source_(source),
       queue_(options.max_queued_jobs),
+      own_doorbell_(&own_doorbell_words_),
+      doorbell_(source == nullptr ? &own_doorbell_ : source->doorbell()),
       thread_([this] { Loop(); }) {}
 
 Engine::~Engine() { Stop(); }
 
-bool Engine::TrySubmit(EngineJob&& job) { return queue_.TryPush(std::move(job)); }
+bool Engine::TrySubmit(EngineJob&& job) {
+  if (!queue_.TryPush(std::move(job))) return false;
+  doorbell_->Ring();
+  return true;
+}
 
 EngineStats Engine::stats() const { return {num_jobs_, num_runs_, num_rows_}; }
 
 void Engine::Stop() {
   queue_.Close();
+  stopping_ = true;
+  doorbell_->Ring();
   if (thread_.joinable()) thread_.join();
 }
 
 void Engine::Loop() {
   while (true) {
-    if (pending_.empty()) {
-      std::optional<EngineJob> job = queue_.Pop();
-      if (!job.has_value()) return;
-      AddPending(std::move(*job));
+    // In this order: nothing is queued once it stops.
+    const bool stopping = stopping_;
+    const uint32_t seen = doorbell_->count();
+    Take();
+    if (!pending_.empty()) {
+      Gather();
+      Run(TakeRun());
+    } else if (stopping) {
+      return;
+    } else {
+      doorbell_->Wait(seen, absl::InfiniteFuture(), options_.spin);
     }
-    Gather();
-    Run(TakeRun());
   }
+}
+
+void Engine::Take() {
+  while (pending_.size() < options_.max_queued_jobs) {
+    std::optional<EngineJob> job = queue_.TryPop();
+    if (!job.has_value()) break;
+    AddPending(std::move(*job));
+  }
+  if (source_ == nullptr || stopping_ || pending_.size() >= options_.max_queued_jobs) return;
+  source_->TakeJobs(options_.max_queued_jobs - pending_.size(), &taken_);
+  for (EngineJob& job : taken_) AddPending(std::move(job));
+  taken_.clear();
 }
 
 void Engine::AddPending(EngineJob job) {
@@ -58,17 +84,15 @@ bool Engine::AllActiveArePending() {
 }
 
 void Engine::Gather() {
-  while (pending_.size() < options_.max_queued_jobs) {
-    std::optional<EngineJob> job = queue_.TryPop();
-    if (!job.has_value()) break;
-    AddPending(std::move(*job));
-  }
   if (active_clients_.size() < 2) return;
   const absl::Time deadline = absl::Now() + options_.gather_time;
   while (pending_.size() < options_.max_queued_jobs && !AllActiveArePending()) {
-    std::optional<EngineJob> job = queue_.PopUntil(deadline);
-    if (!job.has_value()) return;
-    AddPending(std::move(*job));
+    const uint32_t seen = doorbell_->count();
+    const size_t before = pending_.size();
+    Take();
+    if (pending_.size() > before) continue;
+    if (stopping_ || absl::Now() >= deadline) return;
+    doorbell_->Wait(seen, deadline, options_.spin);
   }
 }
 

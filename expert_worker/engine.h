@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 
 #include "common/base/bounded_queue.h"
+#include "common/base/doorbell.h"
 #include "common/exchange/exchange.h"
 
 namespace m1 {
@@ -23,6 +24,16 @@ struct EngineJob {
   absl::AnyInvocable<void(const absl::Status&) &&> done;  // called once, on the engine's thread
 };
 
+// Where jobs come from besides TrySubmit, fetched by the engine's thread itself.
+class JobSource {
+ public:
+  virtual ~JobSource() = default;
+  // Where the engine waits. Rung when there is something to take.
+  virtual Doorbell* doorbell() = 0;
+  // Appends what is there now, at most max_jobs. On the engine's thread.
+  virtual void TakeJobs(size_t max_jobs, std::vector<EngineJob>* jobs) = 0;
+};
+
 struct EngineOptions {
   size_t max_queued_jobs = 256;
   // Rows that run together at most; a single job may be larger.
@@ -31,6 +42,8 @@ struct EngineOptions {
   absl::Duration gather_time = absl::Microseconds(100);
   // A client is active for so long after its last job.
   absl::Duration active_time = absl::Milliseconds(100);
+  // How long to look for the next job before sleeping; at most Doorbell::kMaxSpin.
+  absl::Duration spin = absl::ZeroDuration();
 };
 
 // Counters since start.
@@ -42,8 +55,8 @@ struct EngineStats {
 
 class Engine {
  public:
-  // `executor` outlives the engine and is called by the engine's thread only.
-  Engine(ExpertExecutor* executor, const EngineOptions& options);
+  // `executor` and `source` outlive the engine; the executor is called by its thread only.
+  Engine(ExpertExecutor* executor, const EngineOptions& options, JobSource* source = nullptr);
   // As Stop.
   ~Engine();
   Engine(const Engine&) = delete;
@@ -57,7 +70,9 @@ class Engine {
 
  private:
   void Loop();
-  // Adds what waits in the queue, and what comes within gather_time, to pending_.
+  // Adds what waits in the queue and the source to pending_.
+  void Take();
+  // The same, and what comes within gather_time.
   void Gather();
   void AddPending(EngineJob job);
   // True when every active client has a job in pending_.
@@ -68,7 +83,13 @@ class Engine {
 
   ExpertExecutor* const executor_;
   const EngineOptions options_;
+  JobSource* const source_;  // may be null
   BoundedQueue<EngineJob> queue_;
+  std::atomic<bool> stopping_ = false;
+  DoorbellWords own_doorbell_words_;
+  Doorbell own_doorbell_;
+  Doorbell* const doorbell_;                      // rung for both
+  std::vector<EngineJob> taken_;                  // the thread's own
   std::vector<EngineJob> pending_;                // oldest first; the thread's own
   std::map<int64_t, absl::Time> active_clients_;  // when each sent its last job; the thread's own
   std::atomic<int64_t> num_jobs_ = 0;

@@ -13,8 +13,9 @@ namespace m1 {
 
 int ExchangeServiceOptions::max_message_bytes() const {
   constexpr int64_t kPrefixBytes = 16;  // of the protobuf message around the frame
-  const int64_t rows = int64_t{max_rows} * shape.hidden_size * DTypeBytes(DType::kF32);
-  const int64_t pairs = int64_t{max_pairs} * static_cast<int64_t>(sizeof(RowExpert));
+  const int64_t rows =
+      int64_t{limits.max_rows} * limits.shape.hidden_size * DTypeBytes(DType::kF32);
+  const int64_t pairs = int64_t{limits.max_pairs} * static_cast<int64_t>(sizeof(RowExpert));
   return static_cast<int>(
       std::min<int64_t>(kFrameHeaderBytes + rows + pairs + kPrefixBytes, INT32_MAX));
 }
@@ -27,10 +28,15 @@ class ExchangeService::Describer final
       : identity_(options.identity) {
     *response_.mutable_identity() = ToProto(options.identity);
     response_.mutable_experts()->Add(experts.begin(), experts.end());
-    response_.set_layer_count(options.shape.num_layers);
-    response_.set_hidden_size(options.shape.hidden_size);
-    response_.set_expert_count(options.shape.num_experts);
-    response_.set_max_rows(options.max_rows);
+    response_.set_layer_count(options.limits.shape.num_layers);
+    response_.set_hidden_size(options.limits.shape.hidden_size);
+    response_.set_expert_count(options.limits.shape.num_experts);
+    response_.set_max_rows(options.limits.max_rows);
+    if (!options.shared_memory.has_value()) return;
+    v1::SharedMemoryOffer* offer = response_.mutable_shared_memory();
+    offer->set_socket(options.shared_memory->socket);
+    offer->set_token(options.shared_memory->token);
+    offer->set_boot_id(options.shared_memory->boot_id);
   }
 
   grpc::Status Describe(grpc::ServerContext* context, const v1::DescribeExpertsRequest* request,

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -21,18 +22,18 @@
 #include "common/base/mutex.h"
 #include "common/exchange/exchange.h"
 #include "common/exchange/identity.h"
+#include "common/shm/handshake.h"
+#include "expert_worker/dispatch_limits.h"
 #include "expert_worker/engine.h"
-#include "expert_worker/expert_store.h"
 #include "m1/v1/exchange.grpc.pb.h"
 
 namespace m1 {
 
 struct ExchangeServiceOptions {
   WorkerIdentity identity;
-  ExpertModelShape shape;
-  // Rows and pairs that one frame may carry; what exceeds them is refused.
-  int32_t max_rows = 2048;
-  int32_t max_pairs = 16 * 2048;
+  DispatchLimits limits;
+  // Shared memory that Describe offers; nullopt: none.
+  std::optional<ShmOffer> shared_memory;
   // Dispatches of one stream that may be unanswered before reading from it pauses.
   int32_t max_unanswered = 16;
 

@@ -122,19 +122,7 @@ void ExchangeStream::Handle() {
 absl::Status ExchangeStream::Parse(Job* job, FrameHeader* header) const {
   M1_ASSIGN_OR_RETURN(IncomingFrame frame, OpenFrameMessage(incoming_));
   M1_RETURN_IF_ERROR(ReadFrameHeader(&frame.bytes, header));
-  const ExchangeServiceOptions& options = service_->options_;
-  if (header->kind != FrameKind::kDispatch) {
-    return absl::InvalidArgumentError("frame is not a dispatch");
-  }
-  if (header->num_rows > options.max_rows || header->num_pairs > options.max_pairs) {
-    return absl::InvalidArgumentError(absl::StrCat("frame of ", header->num_rows, " rows and ",
-                                                   header->num_pairs, " pairs, this worker takes ",
-                                                   options.max_rows, " and ", options.max_pairs));
-  }
-  if (header->hidden != options.shape.hidden_size) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "rows of ", header->hidden, " elements, the model has ", options.shape.hidden_size));
-  }
+  M1_RETURN_IF_ERROR(service_->options_.limits.Check(*header));
   job->answer_header = CombineHeader(*header);
   job->rows = Tensor(header->dtype, {header->num_rows, header->hidden});
   job->pairs.resize(static_cast<size_t>(header->num_pairs));

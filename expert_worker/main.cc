@@ -19,6 +19,7 @@
 #include "expert_worker/expert_ffn.h"
 #include "expert_worker/expert_store.h"
 #include "expert_worker/options.h"
+#include "expert_worker/shm_source.h"
 
 ABSL_FLAG(std::string, address, "127.0.0.1", "address to listen on, or unix:PATH");
 ABSL_FLAG(int32_t, port, 0, "port to listen on; 0: a free one, printed to stdout");
@@ -30,7 +31,14 @@ ABSL_FLAG(std::string, activation_dtype, "auto",
           "bf16 or fp32: rounding of activations and rows; auto: the checkpoint's");
 ABSL_FLAG(int32_t, threads, 0, "compute threads; 0: one per core");
 ABSL_FLAG(std::string, cpu_target, "",
-          "instruction set: portable, avx2, avx512, avx512bf16; empty: the best of this machine");
+          "instruction set: portable, avx2, avx512, avx512vnni, avx512bf16; empty: the best of "
+          "this machine");
+ABSL_FLAG(bool, shared_memory, true,
+          "offer shared memory to attention workers of this host that name this one as shm:...");
+ABSL_FLAG(
+    absl::Duration, exchange_spin, absl::ZeroDuration(),
+    "how long to look for the next dispatch before sleeping, at most 20us; useful where a core "
+    "is free for it");
 ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace");
 
 namespace m1 {
@@ -52,14 +60,31 @@ ExpertWorkerOptions OptionsFromFlags() {
                    .cpu_target = absl::GetFlag(FLAGS_cpu_target)};
   options.experts = absl::GetFlag(FLAGS_experts);
   options.shard = absl::GetFlag(FLAGS_shard);
+  options.shared_memory = absl::GetFlag(FLAGS_shared_memory);
+  options.exchange_spin = absl::GetFlag(FLAGS_exchange_spin);
   return options;
 }
 
-absl::Status Serve(const ExpertWorkerOptions& options,
-                   const ExchangeServiceOptions& service_options, ExpertFfn* executor) {
+// Null without --shared_memory, or where the system has none.
+std::unique_ptr<ShmSource> OfferSharedMemory(const ExpertWorkerOptions& options,
+                                             const DispatchLimits& limits,
+                                             const ExpertExecutor* executor) {
+  if (!options.shared_memory) return nullptr;
+  absl::StatusOr<std::unique_ptr<ShmSource>> source = ShmSource::Create(limits, executor);
+  if (source.ok()) return *std::move(source);
+  M1_LOG(kWarning) << "no shared memory to offer error=\"" << source.status().message() << "\"";
+  return nullptr;
+}
+
+absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions service_options,
+                   ExpertFfn* executor) {
+  const std::unique_ptr<ShmSource> source =
+      OfferSharedMemory(options, service_options.limits, executor);
+  if (source != nullptr) service_options.shared_memory = source->offer();
   EngineOptions engine_options;
   engine_options.max_run_rows = kMaxFrameRows;
-  Engine engine(executor, engine_options);
+  engine_options.spin = options.exchange_spin;
+  Engine engine(executor, engine_options, source.get());
   ExchangeService service(service_options, executor, &engine);
   ServerOptions server;
   server.address = options.address;
@@ -74,6 +99,7 @@ absl::Status Serve(const ExpertWorkerOptions& options,
   runner->WaitForSignal();
 
   runner->SetServing(false);
+  if (source != nullptr) source->Drain();
   service.Drain();
   runner->Shutdown(kShutdownGrace);
   engine.Stop();
@@ -93,9 +119,9 @@ absl::Status Run(const ExpertWorkerOptions& options) {
                       HostedExperts(options, config.num_experts));
 
   ExchangeServiceOptions service_options;
-  service_options.shape = ShapeOf(config);
-  service_options.max_rows = kMaxFrameRows;
-  service_options.max_pairs = kMaxFrameRows * config.num_experts_per_token;
+  service_options.limits.shape = ShapeOf(config);
+  service_options.limits.max_rows = kMaxFrameRows;
+  service_options.limits.max_pairs = kMaxFrameRows * config.num_experts_per_token;
   service_options.identity = model.identity;
   M1_LOG(kInfo) << "expert worker model=" << options.model.directory
                 << " fingerprint=" << model.identity.fingerprint

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/base/doorbell.h"
 #include "common/base/flag_checks.h"
 #include "common/base/status_macros.h"
 #include "common/model/placement.h"
@@ -18,6 +19,8 @@ absl::Status Validate(const ExpertWorkerOptions& options) {
                                                    "\" and --shard is \"", options.shard,
                                                    "\", wanted one of them at most"));
   }
+  M1_RETURN_IF_ERROR(CheckFlagRange("exchange_spin", options.exchange_spin, absl::ZeroDuration(),
+                                    Doorbell::kMaxSpin));
   return CheckFlagRange("port", options.port, 0, 65535);
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 #include "common/worker/worker_model.h"
 
@@ -17,6 +18,8 @@ struct ExpertWorkerOptions {
   int32_t port = 0;                   // 0: a free one
   std::string experts;                // "0-7,12"; "" with an empty shard: all
   std::string shard;                  // "I/N": the Ith of N equal shares
+  bool shared_memory = true;          // offered to attention workers of this host
+  absl::Duration exchange_spin;       // looking for the next dispatch before sleeping
 };
 
 // Errors: InvalidArgument naming the flag, its value and what it may be.

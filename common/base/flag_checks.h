@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 namespace m1 {
 
@@ -15,6 +16,14 @@ inline absl::Status CheckFlagRange(absl::string_view flag, int64_t value, int64_
   if (value >= least && value <= most) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("--", flag, " is ", value, ", wanted ", least, " to ", most));
+}
+
+inline absl::Status CheckFlagRange(absl::string_view flag, absl::Duration value,
+                                   absl::Duration least, absl::Duration most) {
+  if (value >= least && value <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--", flag, " is ", absl::FormatDuration(value),
+                                                 ", wanted ", absl::FormatDuration(least), " to ",
+                                                 absl::FormatDuration(most)));
 }
 
 }  // namespace m1

@@ -18,9 +18,14 @@ class ByteChunks {
 
   int64_t remaining() const { return remaining_; }
   // Copies the next `size` bytes and moves past them. False, and nothing moves, when fewer remain.
-  bool Read(void* out, int64_t size);
+  bool Read(void* out, int64_t size) { return Take(static_cast<std::byte*>(out), size); }
+  // Moves past the next `size` bytes, as Read.
+  bool Skip(int64_t size) { return Take(nullptr, size); }
 
  private:
+  // Copies unless `out` is null.
+  bool Take(std::byte* out, int64_t size);
+
   std::vector<Chunk> chunks_;
   size_t index_ = 0;   // chunk that holds the next byte
   size_t offset_ = 0;  // of the next byte in it

@@ -1,6 +1,6 @@
 // The two ends of the expert exchange, without a transport. The attention worker holds an
 // ExpertExchange; an expert worker offers an ExpertExecutor. Transports: inproc_exchange.h here,
-// gRPC in common/rpc/grpc_exchange.h.
+// gRPC and shared memory in common/rpc/remote_exchange.h.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,7 @@ struct DispatchBatch {
 
 // What one peer hosts and how it fares, for GetTopology and logs.
 struct ExpertPeer {
+  // As configured or resolved; without "shm:" while it is reached by gRPC instead.
   std::string address;
   bool connected = false;
   std::vector<int32_t> experts;  // sorted; empty until it was first reached

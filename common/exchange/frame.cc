@@ -184,12 +184,18 @@ absl::Status ReadFrameHeader(ByteChunks* bytes, FrameHeader* header) {
 }
 
 absl::Status ReadDispatchBody(ByteChunks* bytes, TensorView rows, std::span<RowExpert> pairs) {
-  if (!bytes->Read(rows.data(), rows.num_bytes()) ||
-      !bytes->Read(pairs.data(), static_cast<int64_t>(pairs.size_bytes()))) {
+  if (!bytes->Read(rows.data(), rows.num_bytes())) {
+    return absl::InvalidArgumentError("dispatch frame is shorter than its header says");
+  }
+  return ReadDispatchPairs(bytes, rows.dim(0), pairs);
+}
+
+absl::Status ReadDispatchPairs(ByteChunks* bytes, int64_t num_rows, std::span<RowExpert> pairs) {
+  if (!bytes->Read(pairs.data(), static_cast<int64_t>(pairs.size_bytes()))) {
     return absl::InvalidArgumentError("dispatch frame is shorter than its header says");
   }
   for (const RowExpert& pair : pairs) {
-    M1_RETURN_IF_ERROR(CheckRange("pair's row", pair.row, 0, rows.dim(0) - 1));
+    M1_RETURN_IF_ERROR(CheckRange("pair's row", pair.row, 0, num_rows - 1));
     M1_RETURN_IF_ERROR(CheckRange("pair's expert", pair.expert, 0, kMaxPairs));
   }
   return absl::OkStatus();

@@ -85,6 +85,8 @@ absl::Status ReadFrameHeader(ByteChunks* bytes, FrameHeader* header);
 // num_pairs elements. Errors: InvalidArgument for a row index outside [0, num_rows) or a negative
 // expert.
 absl::Status ReadDispatchBody(ByteChunks* bytes, TensorView rows, std::span<RowExpert> pairs);
+// The same after the rows, for whoever uses these where they lie.
+absl::Status ReadDispatchPairs(ByteChunks* bytes, int64_t num_rows, std::span<RowExpert> pairs);
 // After the header of an error: the status it carries, never OK.
 absl::Status ReadErrorBody(ByteChunks* bytes, const FrameHeader& header);
 

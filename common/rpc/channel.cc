@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -18,24 +19,28 @@
 namespace m1 {
 namespace {
 
+constexpr absl::string_view kShmPrefix = "shm:";
+
 int Milliseconds(absl::Duration duration) {
   return static_cast<int>(absl::ToInt64Milliseconds(duration));
 }
 
-absl::Status CheckAddress(absl::string_view address) {
+absl::Status CheckAddress(absl::string_view address, bool allow_shm) {
   absl::string_view rest = address;
+  const bool shm = allow_shm && absl::ConsumePrefix(&rest, kShmPrefix);
   if (absl::ConsumePrefix(&rest, "unix:")) {
     if (rest.empty()) return absl::InvalidArgumentError("address \"unix:\" has no path");
     return absl::OkStatus();
   }
-  absl::ConsumePrefix(&rest, "dns:///");
+  if (!shm) absl::ConsumePrefix(&rest, "dns:///");
   const size_t colon = rest.rfind(':');
   int port = 0;
   if (colon == absl::string_view::npos || colon == 0 ||
       !absl::SimpleAtoi(rest.substr(colon + 1), &port) || port < 1 || port > 65535) {
     return absl::InvalidArgumentError(
         absl::StrCat("address \"", address,
-                     "\" is none of host:port, unix:path, dns:///name:port (port 1 to 65535)"));
+                     "\" is none of host:port, unix:path, dns:///name:port (port 1 to 65535)",
+                     allow_shm ? ", nor shm: before one of the first two" : ""));
   }
   return absl::OkStatus();
 }
@@ -61,13 +66,22 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
 }
 
-absl::StatusOr<std::vector<std::string>> ParseAddressList(absl::string_view text) {
+bool HasShmPrefix(absl::string_view address) { return absl::StartsWith(address, kShmPrefix); }
+
+absl::string_view WithoutShm(absl::string_view address) {
+  return absl::StripPrefix(address, kShmPrefix);
+}
+
+absl::StatusOr<std::vector<std::string>> ParseAddressList(absl::string_view text, bool allow_shm) {
   std::vector<std::string> addresses;
   for (absl::string_view entry : absl::StrSplit(text, ',')) {
     entry = absl::StripAsciiWhitespace(entry);
     if (entry.empty()) return absl::InvalidArgumentError("an address of the list is empty");
-    M1_RETURN_IF_ERROR(CheckAddress(entry));
-    if (std::find(addresses.begin(), addresses.end(), entry) != addresses.end()) {
+    M1_RETURN_IF_ERROR(CheckAddress(entry, allow_shm));
+    const auto same_worker = [entry](absl::string_view other) {
+      return WithoutShm(other) == WithoutShm(entry);
+    };
+    if (std::any_of(addresses.begin(), addresses.end(), same_worker)) {
       return absl::InvalidArgumentError(absl::StrCat("address \"", entry, "\" is listed twice"));
     }
     addresses.emplace_back(entry);

@@ -13,33 +13,37 @@
 
 namespace m1 {
 
-ExchangePeer::ExchangePeer(PeerId id, std::string address, const ExchangePeerOptions* options,
-                           grpc::CompletionQueue* queue, ExchangePeerListener* listener)
+ExchangePeer::ExchangePeer(PeerId id, std::string address, const ExchangePeerContext& context)
     : id_(id),
       address_(std::move(address)),
-      options_(options),
-      queue_(queue),
-      listener_(listener),
+      context_(context),
+      options_(context.options),
+      listener_(context.listener),
       jitter_(static_cast<uint32_t>(std::hash<std::string>()(address_)) ^
               static_cast<uint32_t>(absl::ToUnixNanos(absl::Now()))),
-      backoff_(options->min_backoff) {}
+      backoff_(options_->min_backoff) {}
 
 ExchangePeer::~ExchangePeer() {
   if (call_ != nullptr) call_->Abandon();
 }
 
 ExpertPeer ExchangePeer::Snapshot() const {
-  return {address_, connected_, experts_, connected_ ? "" : last_error_};
+  const bool fell_back = connected_ && !over_shm();
+  return {std::string(fell_back ? WithoutShm(address_) : address_), connected_, experts_,
+          connected_ ? "" : last_error_};
 }
 
 absl::Time ExchangePeer::next_poll() const {
   if (call_ == nullptr) return retry_at_;
+  if (call_->negotiating()) return call_->next_look();
   return !unanswered_.empty() ? waiting_since_ + options_->exchange_timeout
                               : absl::InfiniteFuture();
 }
 
 void ExchangePeer::Poll(absl::Time now) {
-  if (now < next_poll()) return;
+  // It may be lost by that.
+  if (call_ != nullptr) call_->Poll(now);
+  if (now < next_poll() || (call_ != nullptr && call_->negotiating())) return;
   if (call_ == nullptr) {
     Connect(now);
   } else {
@@ -52,11 +56,25 @@ void ExchangePeer::Connect(absl::Time now) {
   call_->Start();
 }
 
-void ExchangePeer::Send(uint64_t id, const grpc::ByteBuffer& message, absl::Time now) {
+bool ExchangePeer::over_shm() const { return call_ != nullptr && call_->over_shm(); }
+
+int32_t ExchangePeer::max_rows(const DispatchBatch& batch) const {
+  return std::min(max_rows_, call_->MaxRows(batch));
+}
+
+void ExchangePeer::Send(const FrameHeader& header, const DispatchSlice& slice, absl::Time now) {
   M1_CHECK(connected_);
   if (unanswered_.empty()) waiting_since_ = now;
-  unanswered_.insert(id);
-  call_->Send(message);
+  unanswered_.insert(header.id);
+  call_->Send(header, slice);
+}
+
+void ExchangePeer::Flush() {
+  if (connected_) call_->Flush();
+}
+
+void ExchangePeer::ReadAnswers() {
+  if (over_shm()) call_->ReadAnswers();
 }
 
 void ExchangePeer::Described(std::vector<int32_t> experts, int32_t max_rows) {
@@ -65,20 +83,29 @@ void ExchangePeer::Described(std::vector<int32_t> experts, int32_t max_rows) {
 }
 
 void ExchangePeer::Opened() {
-  M1_LOG(kInfo) << "expert worker connected address=" << address_ << " experts=" << experts_.size();
   connected_ = true;
+  M1_LOG(kInfo) << "expert worker connected address=" << Snapshot().address
+                << " experts=" << experts_.size();
   last_error_.clear();
   listener_->OnPeerConnected(id_);
 }
 
-void ExchangePeer::Received(const grpc::ByteBuffer& message) {
+void ExchangePeer::Received(ByteChunks* frame) {
   backoff_ = options_->min_backoff;
   waiting_since_ = absl::Now();
-  const absl::StatusOr<uint64_t> id = listener_->OnPeerMessage(id_, message);
+  const absl::StatusOr<uint64_t> id = listener_->OnPeerFrame(id_, frame);
   if (!id.ok()) return Lose(std::string(id.status().message()));
   // An answer to nothing must not pass for one that is owed: that one would be awaited for ever.
   if (unanswered_.erase(*id) == 0)
     Lose(absl::StrCat("answer to frame ", *id, ", which is not open"));
+}
+
+void ExchangePeer::FellBack(const absl::Status& why) {
+  // A reason that stays is logged once, not with every connection.
+  if (why.message() == last_fallback_) return;
+  last_fallback_ = std::string(why.message());
+  M1_LOG(kWarning) << "no shared memory with expert worker, using gRPC address=" << address_
+                   << " reason=\"" << last_fallback_ << "\"";
 }
 
 void ExchangePeer::Lose(const std::string& error) {

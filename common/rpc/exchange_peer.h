@@ -1,10 +1,10 @@
-// The attention worker's end of one connection to an expert worker: Describe, identity check, one
-// Exchange stream, and again from the start after a loss. A state machine without threads: its
-// owner passes time by Poll and events by the completion queue, and serialises all calls.
+// The attention worker's end of one connection to an expert worker: Describe, identity check, then
+// one Exchange stream or, for `shm:` addresses, shared memory; again from the start after a loss. A
+// state machine without threads: its owner passes time by Poll and events by the completion queue,
+// and serialises all calls.
 #pragma once
 
 #include <grpcpp/completion_queue.h>
-#include <grpcpp/support/byte_buffer.h>
 
 #include <cstdint>
 #include <memory>
@@ -16,10 +16,14 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
+#include "common/exchange/byte_chunks.h"
 #include "common/exchange/exchange.h"
 #include "common/exchange/expert_directory.h"
+#include "common/exchange/frame.h"
 #include "common/exchange/identity.h"
 #include "common/rpc/channel.h"
+#include "common/shm/shared_memory.h"
+#include "common/shm/slots.h"
 
 namespace m1 {
 
@@ -39,6 +43,8 @@ struct ExchangePeerOptions {
   // Between attempts to connect, with jitter.
   absl::Duration min_backoff = absl::Milliseconds(50);
   absl::Duration max_backoff = absl::Seconds(1);
+  // Of the memory shared with one peer.
+  SlotLayout slots;
 };
 
 // What the peer tells its owner.
@@ -48,22 +54,34 @@ class ExchangePeerListener {
   virtual void OnPeerConnected(PeerId peer) = 0;
   // Whatever was sent and not answered is lost.
   virtual void OnPeerLost(PeerId peer) = 0;
-  // Returns the id of the dispatch that the message answers, or an error when it is not what this
+  // Returns the id of the dispatch that the frame answers, or an error when it is not what this
   // peer may send: the peer is then lost.
-  virtual absl::StatusOr<uint64_t> OnPeerMessage(PeerId peer, const grpc::ByteBuffer& message) = 0;
+  virtual absl::StatusOr<uint64_t> OnPeerFrame(PeerId peer, ByteChunks* frame) = 0;
+};
+
+// What all peers of an owner share; outlives them. The queue also outlives its last event.
+struct ExchangePeerContext {
+  const ExchangePeerOptions* options = nullptr;
+  grpc::CompletionQueue* queue = nullptr;
+  // DoorbellWords that peers in shared memory ring; an empty one: no such peers.
+  const SharedMemory* doorbell = nullptr;
+  ExchangePeerListener* listener = nullptr;
 };
 
 class ExchangePeer {
  public:
-  // Options, queue and listener outlive the peer; the queue also outlives its last event.
-  ExchangePeer(PeerId id, std::string address, const ExchangePeerOptions* options,
-               grpc::CompletionQueue* queue, ExchangePeerListener* listener);
+  // `address`: as ParseAddressList gives it.
+  ExchangePeer(PeerId id, std::string address, const ExchangePeerContext& context);
   // Cancels what is under way; its events still arrive at the queue and do nothing.
   ~ExchangePeer();
 
   const std::string& address() const { return address_; }
   bool connected() const { return connected_; }
-  int32_t max_rows() const { return max_rows_; }
+  // Of one Send of this batch.
+  int32_t max_rows(const DispatchBatch& batch) const;
+  // Answers come through shared memory: ring, then ReadAnswers.
+  bool over_shm() const;
+  bool owes_answer() const { return !unanswered_.empty(); }
   const std::vector<int32_t>& experts() const { return experts_; }
   ExpertPeer Snapshot() const;
 
@@ -71,8 +89,12 @@ class ExchangePeer {
   void Poll(absl::Time now);
   // Poll has nothing to do before.
   absl::Time next_poll() const;
-  // Sends a dispatch; one answer with its id is expected. While connected.
-  void Send(uint64_t id, const grpc::ByteBuffer& message, absl::Time now);
+  // Sends a dispatch; one answer with its id is expected. While connected. The peer may look at it
+  // only after Flush.
+  void Send(const FrameHeader& header, const DispatchSlice& slice, absl::Time now);
+  void Flush();
+  // Takes the answers that lie in shared memory now.
+  void ReadAnswers();
 
  private:
   class Call;
@@ -82,13 +104,14 @@ class ExchangePeer {
   // From the call.
   void Described(std::vector<int32_t> experts, int32_t max_rows);
   void Opened();
-  void Received(const grpc::ByteBuffer& message);
+  void Received(ByteChunks* frame);
+  void FellBack(const absl::Status& why);
   void Lose(const std::string& error);
 
   const PeerId id_;
   const std::string address_;
+  const ExchangePeerContext context_;
   const ExchangePeerOptions* const options_;
-  grpc::CompletionQueue* const queue_;
   ExchangePeerListener* const listener_;
   std::mt19937 jitter_;
 
@@ -97,6 +120,7 @@ class ExchangePeer {
   std::vector<int32_t> experts_;
   int32_t max_rows_ = 1;
   std::string last_error_ = "not reached yet";
+  std::string last_fallback_;  // why shared memory was not to be had
   absl::Time retry_at_ = absl::InfinitePast();
   absl::Duration backoff_;
   std::set<uint64_t> unanswered_;  // ids of frames; an answer to any other id breaks the protocol

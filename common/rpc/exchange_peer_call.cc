@@ -3,13 +3,18 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 
+#include "common/base/status_macros.h"
+#include "common/rpc/exchange_message.h"
 #include "common/rpc/identity_proto.h"
 
 namespace m1 {
 namespace {
 
 constexpr char kExchangeMethod[] = "/m1.v1.ExpertExchange/Exchange";
+// Between looks for the worker's answer to our offer of memory.
+constexpr absl::Duration kLookInterval = absl::Milliseconds(1);
 
 }  // namespace
 
@@ -25,10 +30,11 @@ class ExchangePeer::Call::Event final : public CompletionTag {
 
 ExchangePeer::Call::Call(ExchangePeer* owner, absl::Time deadline)
     : owner_(owner),
-      queue_(owner->queue_),
-      channel_(MakeChannel(owner->address_)),
+      queue_(owner->context_.queue),
+      channel_(MakeChannel(std::string(WithoutShm(owner->address_)))),
       describe_stub_(v1::ExpertExchange::NewStub(channel_)),
-      exchange_stub_(channel_) {
+      exchange_stub_(channel_),
+      deadline_(deadline) {
   describe_context_.set_deadline(absl::ToChronoTime(deadline));
 }
 
@@ -45,13 +51,47 @@ void ExchangePeer::Call::Start() {
 
 void ExchangePeer::Call::Abandon() {
   owner_ = nullptr;
+  link_.reset();
   describe_context_.TryCancel();
   exchange_context_.TryCancel();
 }
 
-void ExchangePeer::Call::Send(const grpc::ByteBuffer& message) {
-  outgoing_.push_back(message);
+void ExchangePeer::Call::Send(const FrameHeader& header, const DispatchSlice& slice) {
+  if (link_ != nullptr) return link_->Send(header, slice);
+  OutgoingFrame message(header.frame_bytes());
+  WriteDispatch(header, slice, message.frame());
+  outgoing_.push_back(message.Finish());
   if (outgoing_.size() == 1) WriteNext();
+}
+
+void ExchangePeer::Call::Flush() {
+  if (link_ != nullptr) link_->Flush();
+}
+
+int32_t ExchangePeer::Call::MaxRows(const DispatchBatch& batch) const {
+  return link_ == nullptr ? INT32_MAX : link_->MaxRows(batch);
+}
+
+void ExchangePeer::Call::ReadAnswers() {
+  // The owner may give this call up for what it reads.
+  const std::shared_ptr<Call> self = shared_from_this();
+  while (link_ != nullptr) {
+    const std::optional<SlotFrame> frame = link_->NextAnswer();
+    if (!frame.has_value()) return;
+    ByteChunks bytes{ByteChunks::Chunk(frame->bytes)};
+    owner_->Received(&bytes);
+    if (link_ != nullptr) link_->Release(frame->slot);
+  }
+}
+
+void ExchangePeer::Call::Poll(absl::Time now) {
+  if (link_ == nullptr) return;
+  const std::shared_ptr<Call> self = shared_from_this();
+  if (negotiating_) return Negotiate(now);
+  const bool hung_up = link_->HungUp();
+  // Also what it wrote before it hung up.
+  ReadAnswers();
+  if (hung_up && owner_ != nullptr) owner_->Lose("the worker hung up");
 }
 
 void ExchangePeer::Call::WriteNext() {
@@ -82,6 +122,47 @@ void ExchangePeer::Call::OnDescribed() {
   if (!problem.empty()) return owner_->Lose(problem);
   owner_->Described({description_.experts().begin(), description_.experts().end()},
                     description_.max_rows());
+  if (HasShmPrefix(owner_->address_)) {
+    const absl::Status started = StartNegotiation();
+    if (started.ok()) return;
+    owner_->FellBack(started);
+  }
+  OpenStream();
+}
+
+absl::Status ExchangePeer::Call::StartNegotiation() {
+  const SharedMemory* doorbell = owner_->context_.doorbell;
+  if (doorbell == nullptr || doorbell->data() == nullptr) {
+    return absl::UnavailableError("this process has none to share");
+  }
+  if (!description_.has_shared_memory()) {
+    return absl::UnavailableError("the worker offers none");
+  }
+  const v1::SharedMemoryOffer& offer = description_.shared_memory();
+  const SlotLayout& slots = owner_->options_->slots;
+  M1_RETURN_IF_ERROR(
+      CheckRowFits(slots, description_.hidden_size(), owner_->options_->num_experts));
+  M1_ASSIGN_OR_RETURN(
+      link_, ShmLink::Connect({offer.socket(), offer.token(), offer.boot_id()}, slots, *doorbell));
+  negotiating_ = true;
+  return absl::OkStatus();
+}
+
+void ExchangePeer::Call::Negotiate(absl::Time now) {
+  next_look_ = now + kLookInterval;
+  absl::StatusOr<bool> accepted = link_->Accepted();
+  if (accepted.ok() && !*accepted && now >= deadline_) {
+    accepted = absl::DeadlineExceededError("the worker did not answer in time");
+  }
+  if (accepted.ok() && !*accepted) return;
+  negotiating_ = false;
+  if (accepted.ok()) return owner_->Opened();
+  link_.reset();
+  owner_->FellBack(accepted.status());
+  OpenStream();
+}
+
+void ExchangePeer::Call::OpenStream() {
   stream_ = exchange_stub_.PrepareCall(&exchange_context_, kExchangeMethod, queue_);
   stream_->StartCall(NewEvent(Step::kOpened));
 }
@@ -110,7 +191,9 @@ std::string ExchangePeer::Call::CheckDescription() const {
 
 void ExchangePeer::Call::OnRead(bool ok) {
   if (!ok) return stream_->Finish(&status_, NewEvent(Step::kFinished));
-  owner_->Received(incoming_);
+  absl::StatusOr<IncomingFrame> frame = OpenFrameMessage(incoming_);
+  if (!frame.ok()) return owner_->Lose(std::string(frame.status().message()));
+  owner_->Received(&frame->bytes);
   if (owner_ == nullptr) return;
   incoming_.Clear();
   stream_->Read(&incoming_, NewEvent(Step::kRead));

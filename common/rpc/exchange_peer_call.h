@@ -1,4 +1,5 @@
-// One attempt of an ExchangePeer: its channel, the Describe call and the Exchange stream. Used by
+// One attempt of an ExchangePeer: its channel, the Describe call, then the Exchange stream or the
+// link through shared memory. Used by
 // exchange_peer.cc only. Events under way hold a reference, so that a call outlives the peer that
 // gave it up.
 #pragma once
@@ -11,6 +12,7 @@
 #include <string>
 
 #include "common/rpc/exchange_peer.h"
+#include "common/shm/shm_link.h"
 #include "m1/v1/exchange.grpc.pb.h"
 
 namespace m1 {
@@ -20,7 +22,16 @@ class ExchangePeer::Call : public std::enable_shared_from_this<ExchangePeer::Cal
   Call(ExchangePeer* owner, absl::Time deadline);
 
   void Start();
-  void Send(const grpc::ByteBuffer& message);
+  void Send(const FrameHeader& header, const DispatchSlice& slice);
+  void Flush();
+  int32_t MaxRows(const DispatchBatch& batch) const;
+  // Notices what has no event: what lies in shared memory, a worker that hung up.
+  void Poll(absl::Time now);
+  void ReadAnswers();
+  bool over_shm() const { return link_ != nullptr && !negotiating_; }
+  // Waits for the worker's answer to the offer of memory; looks for it at next_look.
+  bool negotiating() const { return negotiating_; }
+  absl::Time next_look() const { return next_look_; }
   // The owner is told nothing more.
   void Abandon();
 
@@ -33,6 +44,10 @@ class ExchangePeer::Call : public std::enable_shared_from_this<ExchangePeer::Cal
   void OnDescribed();
   void OnRead(bool ok);
   void OnWritten(bool ok);
+  void OpenStream();
+  // Errors: why shared memory is not to be had here.
+  absl::Status StartNegotiation();
+  void Negotiate(absl::Time now);
   // Empty, or why this peer cannot be used.
   std::string CheckDescription() const;
   void WriteNext();
@@ -50,6 +65,10 @@ class ExchangePeer::Call : public std::enable_shared_from_this<ExchangePeer::Cal
   grpc::Status status_;
   grpc::ByteBuffer incoming_;
   std::deque<grpc::ByteBuffer> outgoing_;  // the front is being written
+  const absl::Time deadline_;              // of what comes before the first dispatch
+  std::unique_ptr<ShmLink> link_;          // null: the stream
+  bool negotiating_ = false;
+  absl::Time next_look_ = absl::InfinitePast();
 };
 
 }  // namespace m1

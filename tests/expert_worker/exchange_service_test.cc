@@ -223,7 +223,7 @@ TEST_F(ExchangeServiceTest, DrainEndsStreamsWithUnavailable) {
   RawClient client(worker_.address());
   FrameHeader header;
   ASSERT_OK(client.Ask(MakeFrameMessage(Sample().Encode()), &header));
-  worker_.service().Drain();
+  worker_.Drain();
   grpc::ByteBuffer answer;
   EXPECT_FALSE(client.Read(&answer));
   EXPECT_EQ(client.Finish().error_code(), grpc::StatusCode::UNAVAILABLE);

@@ -11,6 +11,7 @@
 #include "common/rpc/server_runner.h"
 #include "expert_worker/engine.h"
 #include "expert_worker/exchange_service.h"
+#include "expert_worker/shm_source.h"
 #include "tests/expert_worker/random_experts.h"
 
 namespace m1 {
@@ -32,13 +33,15 @@ class LocalExpertWorker {
     int port = 0;
     int32_t max_rows = 2048;
     size_t max_queued_jobs = 256;
+    bool shared_memory = true;
     std::string activation_dtype;  // in the identity, when it is to differ
   };
 
   LocalExpertWorker(const RandomExperts& weights, const Options& options)
       : experts_(weights, options.experts, options.dtype),
-        engine_(&experts_.executor, EngineOptionsOf(options)),
-        service_(ServiceOptionsOf(weights, options), &experts_.executor, &engine_) {
+        source_(SourceOf(weights, options, &experts_.executor)),
+        engine_(&experts_.executor, EngineOptionsOf(options), source_.get()),
+        service_(ServiceOptionsOf(weights, options, source_.get()), &experts_.executor, &engine_) {
     ServerOptions server;
     server.announce = false;
     server.port = options.port;
@@ -59,9 +62,15 @@ class LocalExpertWorker {
 
   int port() const { return runner_->port(); }
   const std::string& address() const { return runner_->target(); }
+  // As a process that is stopped: it takes nothing more and answers nothing more.
+  void StopEngine() { engine_.Stop(); }
   EngineStats stats() const { return engine_.stats(); }
   ServerRunner& runner() { return *runner_; }
-  ExchangeService& service() { return service_; }
+  ShmSource* source() { return source_.get(); }
+  void Drain() {
+    if (source_ != nullptr) source_->Drain();
+    service_.Drain();
+  }
 
  private:
   static EngineOptions EngineOptionsOf(const Options& options) {
@@ -69,19 +78,30 @@ class LocalExpertWorker {
     engine.max_queued_jobs = options.max_queued_jobs;
     return engine;
   }
+  static DispatchLimits LimitsOf(const RandomExperts& weights, const Options& options) {
+    return {.shape = weights.shape(), .max_rows = options.max_rows};
+  }
+  static std::unique_ptr<ShmSource> SourceOf(const RandomExperts& weights, const Options& options,
+                                             const ExpertExecutor* executor) {
+    if (!options.shared_memory) return nullptr;
+    auto source = ShmSource::Create(LimitsOf(weights, options), executor);
+    M1_CHECK(source.ok());
+    return *std::move(source);
+  }
   static ExchangeServiceOptions ServiceOptionsOf(const RandomExperts& weights,
-                                                 const Options& options) {
+                                                 const Options& options, const ShmSource* source) {
     ExchangeServiceOptions service;
     service.identity = TestIdentity(options.dtype);
     if (!options.activation_dtype.empty()) {
       service.identity.activation_dtype = options.activation_dtype;
     }
-    service.shape = weights.shape();
-    service.max_rows = options.max_rows;
+    service.limits = LimitsOf(weights, options);
+    if (source != nullptr) service.shared_memory = source->offer();
     return service;
   }
 
   LocalExperts experts_;
+  std::unique_ptr<ShmSource> source_;
   Engine engine_;
   ExchangeService service_;
   std::unique_ptr<ServerRunner> runner_;

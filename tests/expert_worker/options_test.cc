@@ -29,6 +29,8 @@ TEST(ExpertWorkerOptionsTest, ErrorsNameTheFlag) {
   check("--port is -1", [](auto& options) { options.port = -1; });
   check("--port is 65536", [](auto& options) { options.port = 65536; });
   check("--threads is 1025", [](auto& options) { options.model.threads = 1025; });
+  check("--exchange_spin is 21us",
+        [](auto& options) { options.exchange_spin = absl::Microseconds(21); });
   check("--shard", [](auto& options) { options.experts = "0", options.shard = "0/2"; });
 }
 

@@ -16,6 +16,10 @@
 
 namespace m1 {
 
+// Of the exchange's suites.
+inline constexpr ExpertModelShape kExchangeShape = {
+    .num_layers = 3, .num_experts = 8, .hidden_size = 48, .intermediate_size = 32};
+
 // fp32 values within (-1, 1), as fp32 or bf16.
 inline Tensor RandomTensor(DType dtype, const Shape& shape, std::mt19937* random) {
   Tensor tensor(dtype, shape);

@@ -16,7 +16,7 @@
 
 #include "common/exchange/inproc_exchange.h"
 #include "common/model/checkpoint.h"
-#include "common/rpc/grpc_exchange.h"
+#include "common/rpc/remote_exchange.h"
 #include "tests/expert_worker/random_experts.h"
 #include "tests/support/status_matchers.h"
 
@@ -88,9 +88,9 @@ class WorkerProcessTest : public testing::Test {
     return std::make_unique<WorkerProcess>(flags, port);
   }
 
-  std::unique_ptr<GrpcExchange> Connect(const std::vector<std::string>& addresses,
-                                        absl::Duration exchange_timeout = absl::Seconds(10)) {
-    GrpcExchangeOptions options;
+  std::unique_ptr<RemoteExchange> Connect(const std::vector<std::string>& addresses,
+                                          absl::Duration exchange_timeout = absl::Seconds(10)) {
+    RemoteExchangeOptions options;
     options.addresses = addresses;
     options.peer.identity = {
         checkpoint_->fingerprint(), checkpoint_->weight_format(), "bf16", "cpu", kNumericsRevision,
@@ -98,7 +98,7 @@ class WorkerProcessTest : public testing::Test {
     options.peer.num_experts = shape_.num_experts;
     options.peer.hidden_size = shape_.hidden_size;
     options.peer.exchange_timeout = exchange_timeout;
-    auto exchange = GrpcExchange::Create(options);
+    auto exchange = RemoteExchange::Create(options);
     M1_CHECK(exchange.ok());
     return *std::move(exchange);
   }

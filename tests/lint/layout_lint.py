@@ -19,7 +19,7 @@ README_EXEMPT = ("models/", "tests/golden/", "tests/fuzz/corpus", "proto/m1", "p
 # First matching row wins: (what a file is, regular expression on its path, project includes it may have).
 # `own` stands for the file's own top folder. Tests may include anything.
 ENGINE = ("common/base", "common/tensor", "common/kernels", "common/model", "common/exchange", "common/metrics",
-          "common/worker")
+          "common/shm", "common/worker")
 SERVICE = ("common/", "protos")
 LAYERS = (
     ("common/base", r"^common/base/", ("common/base",)),
@@ -31,8 +31,9 @@ LAYERS = (
     ("common/text", r"^common/text/", ("common/base", "common/tensor", "common/text")),
     ("common/worker", r"^common/worker/",
      ("common/base", "common/tensor", "common/kernels", "common/model", "common/exchange", "common/worker")),
+    ("common/shm", r"^common/shm/", ("common/base", "common/exchange", "common/shm", "common/tensor")),
     ("common/rpc", r"^common/rpc/",
-     ("common/base", "common/tensor", "common/exchange", "common/rpc", "protos")),
+     ("common/base", "common/tensor", "common/exchange", "common/shm", "common/rpc", "protos")),
     # --expert_workers inproc runs the expert engine inside the attention worker: main.cc wires it, nothing else knows.
     ("attention_worker main.cc", r"^attention_worker/main\.cc$", SERVICE + ("own", "expert_worker")),
     ("main.cc", r"^[a-z_]+/main\.cc$", SERVICE + ("own",)),

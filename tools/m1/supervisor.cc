@@ -45,7 +45,7 @@ Supervisor::Supervisor(UpOptions options, std::string binary_folder)
       slots_.push_back(std::move(slot));
     }
   };
-  if (options_.transport == "grpc") add(ProcessKind::kExpertWorker, options_.expert_workers);
+  if (options_.transport != "inproc") add(ProcessKind::kExpertWorker, options_.expert_workers);
   add(ProcessKind::kAttentionWorker, options_.attention_workers);
   add(ProcessKind::kRouter, 1);
   slots_.back().port = options_.port;

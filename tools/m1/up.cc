@@ -133,7 +133,8 @@ absl::Status Up(const std::vector<std::string>& args) {
   flags.Int("attention_workers", &options.attention_workers, "attention workers (1)");
   flags.Int("port", &options.port, "port of the router, 0 picks a free one (50051)");
   flags.String("transport", &options.transport,
-               "grpc: experts in their own processes; inproc: inside the attention worker (grpc)");
+               "experts in their own processes, reached by shm (shared memory) or grpc; inproc: inside the "
+               "attention worker (shm)");
   flags.String("log_level", &log_level, "of m1 and the servers: error, warning, info, debug (m1: info, servers: warning)");
   flags.OnUnknown([&options](absl::string_view name, absl::string_view value) {
     options.passed_on.emplace_back(name, value);

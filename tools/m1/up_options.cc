@@ -30,6 +30,8 @@ constexpr ServerFlag kServerFlags[] = {
     {"max_replay_tokens", kAttention},
     {"target_itl", kAttention},
     {"exchange_timeout", kAttention},
+    {"exchange_spin", kExpert | kAttention},
+    {"shared_memory", kExpert},
     {"expert_loss_timeout", kAttention},
     {"drain_timeout", kAttention | kRouterBit},
     {"queue_size", kRouterBit},
@@ -51,6 +53,15 @@ unsigned Bit(ProcessKind kind) {
       return kRouterBit;
   }
   return 0;
+}
+
+std::string ExpertWorkers(const UpOptions& options, const ProcessArgsInput& input) {
+  if (options.transport == "inproc") return "inproc";
+  const std::string prefix = options.transport == "shm" ? "shm:" : "";
+  return absl::StrJoin(input.expert_addresses, ",",
+                       [&prefix](std::string* out, const std::string& address) {
+                         absl::StrAppend(out, prefix, address);
+                       });
 }
 
 unsigned KindsOf(absl::string_view name) {
@@ -98,11 +109,8 @@ absl::Status UpOptions::Validate() const {
     }
   }
   if (model.empty()) return bad("model", "empty", "a directory");
-  if (transport == "shm") {
-    return absl::InvalidArgumentError("--transport shm is not available yet; use grpc or inproc");
-  }
-  if (transport != "grpc" && transport != "inproc") {
-    return bad("transport", absl::StrCat("\"", transport, "\""), "grpc or inproc");
+  if (transport != "shm" && transport != "grpc" && transport != "inproc") {
+    return bad("transport", absl::StrCat("\"", transport, "\""), "shm, grpc or inproc");
   }
   if (expert_workers < 1 || expert_workers > 256) {
     return bad("expert_workers", expert_workers, "1..256");
@@ -122,9 +130,7 @@ std::vector<std::string> ProcessArgs(const UpOptions& options, const ProcessArgs
       args.push_back(absl::StrCat("--shard=", input.index, "/", options.expert_workers));
       break;
     case ProcessKind::kAttentionWorker:
-      args.push_back(absl::StrCat(
-          "--expert_workers=",
-          options.transport == "inproc" ? "inproc" : absl::StrJoin(input.expert_addresses, ",")));
+      args.push_back(absl::StrCat("--expert_workers=", ExpertWorkers(options, input)));
       break;
     case ProcessKind::kRouter:
       args.push_back(

@@ -24,8 +24,8 @@ struct UpOptions {
   int attention_workers = 1;
   // Port of the router; 0 picks a free one.
   int port = 50051;
-  // "grpc" or "inproc": where the attention worker reaches the experts.
-  std::string transport = "grpc";
+  // "shm", "grpc" or "inproc": how the attention worker reaches the experts.
+  std::string transport = "shm";
   // Flags that a server knows and m1 does not: (name without dashes, value).
   std::vector<std::pair<std::string, std::string>> passed_on;
 

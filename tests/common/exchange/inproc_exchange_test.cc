@@ -12,14 +12,11 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr ExpertModelShape kShape = {
-    .num_layers = 2, .num_experts = 8, .hidden_size = 48, .intermediate_size = 32};
-
 class InprocExchangeTest : public testing::TestWithParam<DType> {};
 
 TEST_P(InprocExchangeTest, AnySplitOfExpertsGivesTheSameBytes) {
-  const RandomExperts weights(kShape, GetParam());
-  RandomBatch batch(kShape, GetParam(), 13);
+  const RandomExperts weights(kExchangeShape, GetParam());
+  RandomBatch batch(kExchangeShape, GetParam(), 13);
   const std::vector<std::byte> expected = ComputeAlone(weights, batch);
   const std::vector<std::vector<std::vector<int32_t>>> splits = {
       {{0, 1, 2, 3, 4, 5, 6, 7}},
@@ -33,7 +30,7 @@ TEST_P(InprocExchangeTest, AnySplitOfExpertsGivesTheSameBytes) {
       workers.push_back(std::make_unique<LocalExperts>(weights, experts, GetParam()));
       executors.push_back(&workers.back()->executor);
     }
-    InprocExchange exchange(kShape.num_experts, executors);
+    InprocExchange exchange(kExchangeShape.num_experts, executors);
     EXPECT_THAT(exchange.MissingExperts(), IsEmpty());
     EXPECT_EQ(exchange.Peers().size(), split.size());
     batch.out = Tensor(GetParam(), batch.out.shape());
@@ -47,21 +44,21 @@ INSTANTIATE_TEST_SUITE_P(ActivationDTypes, InprocExchangeTest,
                          testing::Values(DType::kF32, DType::kBf16));
 
 TEST(InprocExchangeErrorTest, NamesExpertsWithoutHost) {
-  const RandomExperts weights(kShape, DType::kF32);
+  const RandomExperts weights(kExchangeShape, DType::kF32);
   LocalExperts worker(weights, {0, 1, 2}, DType::kF32);
-  InprocExchange exchange(kShape.num_experts, {&worker.executor});
+  InprocExchange exchange(kExchangeShape.num_experts, {&worker.executor});
   EXPECT_THAT(exchange.MissingExperts(), ElementsAre(3, 4, 5, 6, 7));
-  RandomBatch batch(kShape, DType::kF32, 1);
+  RandomBatch batch(kExchangeShape, DType::kF32, 1);
   batch.expert_ids = {1, 6};
   ASSERT_OK(exchange.Dispatch(batch.batch()));
   EXPECT_THAT(exchange.Combine(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("experts 6")));
 }
 
 TEST(InprocExchangeErrorTest, RefusesBatchesWithoutMeaningAndEndsAfterShutdown) {
-  const RandomExperts weights(kShape, DType::kF32);
+  const RandomExperts weights(kExchangeShape, DType::kF32);
   LocalExperts worker(weights, {0, 1, 2, 3, 4, 5, 6, 7}, DType::kF32);
-  InprocExchange exchange(kShape.num_experts, {&worker.executor});
-  RandomBatch batch(kShape, DType::kF32, 2);
+  InprocExchange exchange(kExchangeShape.num_experts, {&worker.executor});
+  RandomBatch batch(kExchangeShape, DType::kF32, 2);
   batch.expert_ids[1] = 8;
   EXPECT_THAT(exchange.Dispatch(batch.batch()),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("expert 8")));

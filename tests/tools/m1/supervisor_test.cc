@@ -70,7 +70,7 @@ TEST_F(SupervisorTest, StartsInOrderAndTellsAddresses) {
   EXPECT_EQ(Starts("m1-expert-worker").size(), 2u);
   ASSERT_EQ(Starts("m1-attention-worker").size(), 1u);
   EXPECT_THAT(Starts("m1-attention-worker")[0],
-              HasSubstr("--expert_workers=127.0.0.1:7001,127.0.0.1:7001"));
+              HasSubstr("--expert_workers=shm:127.0.0.1:7001,shm:127.0.0.1:7001"));
   ASSERT_EQ(Starts("m1-router").size(), 1u);
   EXPECT_THAT(Starts("m1-router")[0], HasSubstr("--attention_workers=127.0.0.1:7002"));
   Stop(&supervisor);

@@ -41,6 +41,8 @@ TEST(UpOptionsTest, EachKindGetsItsPeers) {
   input.expert_addresses = {"127.0.0.1:1", "127.0.0.1:2"};
   input.attention_addresses = {"127.0.0.1:3"};
   input.kind = ProcessKind::kAttentionWorker;
+  EXPECT_EQ(ProcessArgs(options, input).back(), "--expert_workers=shm:127.0.0.1:1,shm:127.0.0.1:2");
+  options.transport = "grpc";
   EXPECT_EQ(ProcessArgs(options, input).back(), "--expert_workers=127.0.0.1:1,127.0.0.1:2");
   input.kind = ProcessKind::kRouter;
   EXPECT_EQ(ProcessArgs(options, input).back(), "--attention_workers=127.0.0.1:3");

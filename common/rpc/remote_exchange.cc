@@ -1,4 +1,4 @@
-#include "common/rpc/grpc_exchange.h"
+#include "common/rpc/remote_exchange.h"
 
 #include <algorithm>
 #include <utility>
@@ -7,9 +7,11 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 
+#include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/exchange/frame.h"
-#include "common/rpc/exchange_message.h"
+#include "common/rpc/channel.h"
+#include "common/shm/handshake.h"
 
 namespace m1 {
 namespace {
@@ -18,6 +20,10 @@ namespace {
 constexpr absl::Duration kIdleTime = absl::Milliseconds(50);
 // Longest wait in the queue, so that new addresses and peers are noticed.
 constexpr absl::Duration kMaxWait = absl::Milliseconds(20);
+// Combine looks into the queue at least so often, while it waits at the doorbell or never waits.
+constexpr absl::Duration kPumpInterval = absl::Milliseconds(10);
+// The same while a gRPC peer owes an answer too: its stream moves only when the queue is polled.
+constexpr absl::Duration kMixedPumpInterval = absl::Milliseconds(1);
 // After a worker's queue was full.
 constexpr absl::Duration kRefusedDelay = absl::Milliseconds(5);
 // Rows that cost so many workers their connection are given up.
@@ -25,7 +31,7 @@ constexpr int32_t kMaxLosses = 20;
 
 }  // namespace
 
-class GrpcExchange::WakeTag final : public CompletionTag {
+class RemoteExchange::WakeTag final : public CompletionTag {
  public:
   explicit WakeTag(bool* set) : set_(set) {}
   void Complete(bool) override { *set_ = false; }
@@ -34,25 +40,37 @@ class GrpcExchange::WakeTag final : public CompletionTag {
   bool* const set_;
 };
 
-absl::StatusOr<std::unique_ptr<GrpcExchange>> GrpcExchange::Create(
-    const GrpcExchangeOptions& options) {
+absl::StatusOr<std::unique_ptr<RemoteExchange>> RemoteExchange::Create(
+    const RemoteExchangeOptions& options) {
   if (options.addresses.empty()) return absl::InvalidArgumentError("no expert worker addresses");
   if (options.peer.num_experts < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("num_experts is ", options.peer.num_experts, ", want at least 1"));
   }
-  return std::unique_ptr<GrpcExchange>(new GrpcExchange(options));
+  return std::unique_ptr<RemoteExchange>(new RemoteExchange(options));
 }
 
-GrpcExchange::GrpcExchange(const GrpcExchangeOptions& options)
+RemoteExchange::RemoteExchange(const RemoteExchangeOptions& options)
     : options_(options), directory_(options.peer.num_experts, absl::Now()) {
+  CreateDoorbell();
   watcher_ = std::make_unique<AddressWatcher>(
       options_.addresses, options_.resolve_interval, options_.resolver,
       [this](const std::vector<std::string>& addresses) { SetAddresses(addresses); });
   keeper_ = std::thread([this] { KeeperLoop(); });
 }
 
-GrpcExchange::~GrpcExchange() {
+void RemoteExchange::CreateDoorbell() {
+  if (std::none_of(options_.addresses.begin(), options_.addresses.end(), HasShmPrefix)) return;
+  absl::StatusOr<SharedMemory> memory = SharedMemory::Create(kDoorbellBytes);
+  if (!memory.ok()) {
+    M1_LOG(kWarning) << "no shared memory error=\"" << memory.status().message() << "\"";
+    return;
+  }
+  doorbell_memory_ = *std::move(memory);
+  doorbell_.emplace(reinterpret_cast<DoorbellWords*>(doorbell_memory_.data()));
+}
+
+RemoteExchange::~RemoteExchange() {
   Shutdown();
   watcher_.reset();
   {
@@ -73,13 +91,13 @@ GrpcExchange::~GrpcExchange() {
   }
 }
 
-void GrpcExchange::Shutdown() {
+void RemoteExchange::Shutdown() {
   MutexLock lock(&mutex_);
   shut_down_ = true;
   Kick();
 }
 
-absl::Status GrpcExchange::Dispatch(const DispatchBatch& batch) {
+absl::Status RemoteExchange::Dispatch(const DispatchBatch& batch) {
   M1_RETURN_IF_ERROR(ValidateDispatch(batch, options_.peer.num_experts));
   MutexLock lock(&mutex_);
   last_use_ = absl::Now();
@@ -89,11 +107,14 @@ absl::Status GrpcExchange::Dispatch(const DispatchBatch& batch) {
   return absl::OkStatus();
 }
 
-absl::Status GrpcExchange::Combine() {
+absl::Status RemoteExchange::Combine() {
   while (true) {
+    const uint32_t seen = doorbell_.has_value() ? doorbell_->count() : 0;
     absl::Time deadline;
+    std::optional<absl::Time> doorbell_deadline;
     {
       MutexLock lock(&mutex_);
+      ReadAnswers();
       SendWaiting();
       std::optional<absl::Status> result = BatchResult();
       combining_ = !result.has_value();
@@ -103,12 +124,33 @@ absl::Status GrpcExchange::Combine() {
         return *std::move(result);
       }
       deadline = NextDeadline();
+      doorbell_deadline = DoorbellDeadline();
+      if (doorbell_deadline.has_value()) deadline = std::min(deadline, *doorbell_deadline);
     }
-    Pump(deadline);
+    if (doorbell_deadline.has_value() && absl::Now() < deadline) {
+      doorbell_->Wait(seen, deadline, options_.spin);
+    } else {
+      Pump(deadline);
+    }
   }
 }
 
-std::optional<absl::Status> GrpcExchange::BatchResult() {
+void RemoteExchange::ReadAnswers() {
+  if (!doorbell_.has_value()) return;
+  for (const auto& [id, peer] : peers_) peer->ReadAnswers();
+}
+
+std::optional<absl::Time> RemoteExchange::DoorbellDeadline() const {
+  bool over_shm = false;
+  bool over_grpc = false;
+  for (const auto& [id, peer] : peers_) {
+    if (peer->owes_answer()) (peer->over_shm() ? over_shm : over_grpc) = true;
+  }
+  if (!over_shm) return std::nullopt;
+  return last_pump_ + (over_grpc ? kMixedPumpInterval : kPumpInterval);
+}
+
+std::optional<absl::Status> RemoteExchange::BatchResult() {
   if (shut_down_) return absl::CancelledError("the exchange was shut down");
   if (!batch_error_.ok()) return batch_error_;
   if (ledger_.done()) return absl::OkStatus();
@@ -122,7 +164,7 @@ std::optional<absl::Status> GrpcExchange::BatchResult() {
   return std::nullopt;
 }
 
-absl::Status GrpcExchange::StarvedError() const {
+absl::Status RemoteExchange::StarvedError() const {
   std::vector<int32_t> starved;
   const absl::Time limit = absl::Now() - options_.loss_timeout;
   for (const int32_t expert : ledger_.WaitingExperts()) {
@@ -141,23 +183,23 @@ absl::Status GrpcExchange::StarvedError() const {
                                              "; ", absl::StrJoin(reasons, "; ")));
 }
 
-void GrpcExchange::SendWaiting() {
+void RemoteExchange::SendWaiting() {
   if (!ledger_.has_waiting()) return;
   const absl::Time now = absl::Now();
   if (now < send_not_before_) return;
-  const auto max_rows = [this](PeerId peer)
-                            ABSL_NO_THREAD_SAFETY_ANALYSIS { return peers_.at(peer)->max_rows(); };
   const DispatchBatch& batch = ledger_.batch();
+  const auto max_rows = [&](PeerId peer) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return peers_.at(peer)->max_rows(batch);
+  };
   for (const ExpertShipment* shipment : ledger_.Assign(directory_, max_rows)) {
     const DispatchSlice slice = {batch.rows, shipment->row_indices, shipment->pairs};
-    const FrameHeader header = DispatchHeader(shipment->id, batch.layer, slice);
-    OutgoingFrame message(header.frame_bytes());
-    WriteDispatch(header, slice, message.frame());
-    peers_.at(shipment->peer)->Send(shipment->id, message.Finish(), now);
+    peers_.at(shipment->peer)->Send(DispatchHeader(shipment->id, batch.layer, slice), slice, now);
   }
+  // A worker that sees all of its frames at once can run them together.
+  for (const auto& [id, peer] : peers_) peer->Flush();
 }
 
-absl::Time GrpcExchange::NextDeadline() const {
+absl::Time RemoteExchange::NextDeadline() const {
   const absl::Time now = absl::Now();
   absl::Time deadline = now + kMaxWait;
   if (ledger_.has_waiting() && send_not_before_ > now) {
@@ -168,7 +210,7 @@ absl::Time GrpcExchange::NextDeadline() const {
   return std::max(deadline, now);
 }
 
-void GrpcExchange::Pump(absl::Time deadline) {
+void RemoteExchange::Pump(absl::Time deadline) {
   void* tag = nullptr;
   bool ok = false;
   const grpc::CompletionQueue::NextStatus next =
@@ -176,6 +218,7 @@ void GrpcExchange::Pump(absl::Time deadline) {
   bool changed = false;
   {
     MutexLock lock(&mutex_);
+    last_pump_ = absl::Now();
     if (next == grpc::CompletionQueue::GOT_EVENT) {
       const std::unique_ptr<CompletionTag> event(static_cast<CompletionTag*>(tag));
       event->Complete(ok);
@@ -186,7 +229,7 @@ void GrpcExchange::Pump(absl::Time deadline) {
   if (changed && options_.on_change) options_.on_change();
 }
 
-void GrpcExchange::KeeperLoop() {
+void RemoteExchange::KeeperLoop() {
   while (true) {
     absl::Time deadline;
     {
@@ -206,14 +249,15 @@ void GrpcExchange::KeeperLoop() {
   }
 }
 
-void GrpcExchange::Kick() {
+void RemoteExchange::Kick() {
+  if (doorbell_.has_value()) doorbell_->Ring();
   if (alarm_set_) return;
   alarm_set_ = true;
   alarm_.Set(&queue_, absl::ToChronoTime(absl::Now()),
              static_cast<CompletionTag*>(new WakeTag(&alarm_set_)));
 }
 
-void GrpcExchange::SetAddresses(const std::vector<std::string>& addresses) {
+void RemoteExchange::SetAddresses(const std::vector<std::string>& addresses) {
   MutexLock lock(&mutex_);
   addresses_ = addresses;
   for (const std::string& address : addresses) {
@@ -222,12 +266,17 @@ void GrpcExchange::SetAddresses(const std::vector<std::string>& addresses) {
     });
     if (known) continue;
     const PeerId id = next_peer_id_++;
-    ExchangePeerListener* const listener = this;
-    peers_[id] = std::make_unique<ExchangePeer>(id, address, &options_.peer, &queue_, listener);
+    const ExchangePeerContext context = {
+        .options = &options_.peer,
+        .queue = &queue_,
+        .doorbell = &doorbell_memory_,
+        .listener = this,
+    };
+    peers_[id] = std::make_unique<ExchangePeer>(id, address, context);
   }
 }
 
-void GrpcExchange::PollPeers() {
+void RemoteExchange::PollPeers() {
   const absl::Time now = absl::Now();
   for (auto it = peers_.begin(); it != peers_.end();) {
     ExchangePeer& peer = *it->second;
@@ -243,30 +292,29 @@ void GrpcExchange::PollPeers() {
   }
 }
 
-void GrpcExchange::OnPeerConnected(PeerId peer) {
+void RemoteExchange::OnPeerConnected(PeerId peer) {
   directory_.Add(peer, peers_.at(peer)->experts());
   changed_ = true;
 }
 
-void GrpcExchange::OnPeerLost(PeerId peer) {
+void RemoteExchange::OnPeerLost(PeerId peer) {
   directory_.Remove(peer, absl::Now());
   ledger_.PeerLost(peer);
   changed_ = true;
 }
 
-absl::StatusOr<uint64_t> GrpcExchange::OnPeerMessage(PeerId peer, const grpc::ByteBuffer& message) {
-  M1_ASSIGN_OR_RETURN(IncomingFrame frame, OpenFrameMessage(message));
+absl::StatusOr<uint64_t> RemoteExchange::OnPeerFrame(PeerId peer, ByteChunks* frame) {
   FrameHeader header;
-  M1_RETURN_IF_ERROR(ReadFrameHeader(&frame.bytes, &header));
+  M1_RETURN_IF_ERROR(ReadFrameHeader(frame, &header));
   if (header.kind == FrameKind::kError) {
-    OnErrorFrame(peer, header.id, ReadErrorBody(&frame.bytes, header));
+    OnErrorFrame(peer, header.id, ReadErrorBody(frame, header));
     return header.id;
   }
-  M1_RETURN_IF_ERROR(ledger_.Complete(peer, header, &frame.bytes).status());
+  M1_RETURN_IF_ERROR(ledger_.Complete(peer, header, frame).status());
   return header.id;
 }
 
-void GrpcExchange::OnErrorFrame(PeerId peer, uint64_t id, const absl::Status& error) {
+void RemoteExchange::OnErrorFrame(PeerId peer, uint64_t id, const absl::Status& error) {
   if (!ledger_.IsOpen(peer, id)) return;
   if (error.code() == absl::StatusCode::kResourceExhausted ||
       error.code() == absl::StatusCode::kUnavailable) {
@@ -277,12 +325,12 @@ void GrpcExchange::OnErrorFrame(PeerId peer, uint64_t id, const absl::Status& er
   batch_error_ = AddContext(error, absl::StrCat("expert worker ", peers_.at(peer)->address()));
 }
 
-std::vector<int32_t> GrpcExchange::MissingExperts() const {
+std::vector<int32_t> RemoteExchange::MissingExperts() const {
   MutexLock lock(&mutex_);
   return directory_.Missing();
 }
 
-std::vector<ExpertPeer> GrpcExchange::Peers() const {
+std::vector<ExpertPeer> RemoteExchange::Peers() const {
   MutexLock lock(&mutex_);
   std::vector<ExpertPeer> peers;
   for (const auto& [id, peer] : peers_) peers.push_back(peer->Snapshot());

@@ -1,9 +1,10 @@
-// ExpertExchange over gRPC: one bidirectional stream to each expert worker, all on one completion
-// queue.
+// ExpertExchange with expert workers in other processes: one bidirectional gRPC stream to each, all
+// on one completion queue, or memory shared with it.
 //
-// Who polls the queue: the thread that waits in Combine, so that an answer takes no detour over
-// another thread; and, when nobody combined for a while, a keeper thread, which connects,
-// reconnects and notices losses.
+// Who waits: the thread in Combine, so that an answer takes no detour over another thread; and,
+// when nobody combined for a while, a keeper thread, which connects, reconnects and notices losses.
+// Combine waits at the doorbell while a peer in shared memory owes an answer, and looks into the
+// completion queue now and then; otherwise it waits in the queue.
 #pragma once
 
 #include <grpcpp/alarm.h>
@@ -21,33 +22,39 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
+#include "common/base/doorbell.h"
 #include "common/base/mutex.h"
 #include "common/exchange/dispatch_ledger.h"
 #include "common/exchange/exchange.h"
 #include "common/exchange/expert_directory.h"
 #include "common/rpc/address_watcher.h"
 #include "common/rpc/exchange_peer.h"
+#include "common/shm/shared_memory.h"
 
 namespace m1 {
 
-struct GrpcExchangeOptions {
-  // host:port, unix:path or dns:///name:port; see ParseAddressList in channel.h.
+struct RemoteExchangeOptions {
+  // host:port, unix:path or dns:///name:port, the first two also after "shm:"; see
+  // ParseAddressList in channel.h.
   std::vector<std::string> addresses;
   ExchangePeerOptions peer;
   // Combine fails when an expert it needs had no worker for so long.
   absl::Duration loss_timeout = absl::Seconds(60);
+  // How long to look for an answer in shared memory before sleeping; at most Doorbell::kMaxSpin.
+  absl::Duration spin = Doorbell::kMaxSpin;
   absl::Duration resolve_interval = absl::Seconds(5);
   AddressResolver resolver = ResolveWithSystem;
   // Called, on any thread and without locks, when a worker connected or was lost.
   std::function<void()> on_change;
 };
 
-class GrpcExchange final : public ExpertExchange, private ExchangePeerListener {
+class RemoteExchange final : public ExpertExchange, private ExchangePeerListener {
  public:
   // Starts to connect; does not wait. Errors: InvalidArgument for options without addresses or
   // experts.
-  static absl::StatusOr<std::unique_ptr<GrpcExchange>> Create(const GrpcExchangeOptions& options);
-  ~GrpcExchange() override;
+  static absl::StatusOr<std::unique_ptr<RemoteExchange>> Create(
+      const RemoteExchangeOptions& options);
+  ~RemoteExchange() override;
 
   absl::Status Dispatch(const DispatchBatch& batch) override;
   absl::Status Combine() override;
@@ -56,18 +63,23 @@ class GrpcExchange final : public ExpertExchange, private ExchangePeerListener {
   void Shutdown() override;
 
  private:
-  explicit GrpcExchange(const GrpcExchangeOptions& options);
+  explicit RemoteExchange(const RemoteExchangeOptions& options);
 
+  // Memory for the doorbell, if an address wants it.
+  void CreateDoorbell();
   // Waits for one event until the deadline, handles it, lets peers act on the time.
   void Pump(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   void KeeperLoop();
   void SetAddresses(const std::vector<std::string>& addresses);
   void PollPeers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReadAnswers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The result of Combine, once there is one.
   std::optional<absl::Status> BatchResult() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status StarvedError() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time NextDeadline() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Until when to wait at the doorbell; nullopt when no peer in shared memory owes an answer.
+  std::optional<absl::Time> DoorbellDeadline() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnErrorFrame(PeerId peer, uint64_t id, const absl::Status& error)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Wakes whoever polls the queue.
@@ -76,13 +88,15 @@ class GrpcExchange final : public ExpertExchange, private ExchangePeerListener {
   // Called by peers, which are called with the mutex held.
   void OnPeerConnected(PeerId peer) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void OnPeerLost(PeerId peer) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
-  absl::StatusOr<uint64_t> OnPeerMessage(PeerId peer, const grpc::ByteBuffer& message) override
-      ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  absl::StatusOr<uint64_t> OnPeerFrame(PeerId peer,
+                                       ByteChunks* frame) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
 
   class WakeTag;
 
-  const GrpcExchangeOptions options_;
+  const RemoteExchangeOptions options_;
   grpc::CompletionQueue queue_;
+  SharedMemory doorbell_memory_;      // empty: no peers in shared memory
+  std::optional<Doorbell> doorbell_;  // in it; Combine waits, peers and Kick ring
 
   mutable Mutex mutex_;
   CondVar keeper_changed_;
@@ -94,6 +108,7 @@ class GrpcExchange final : public ExpertExchange, private ExchangePeerListener {
   absl::Status batch_error_ ABSL_GUARDED_BY(mutex_);
   absl::Time send_not_before_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::Time last_use_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  absl::Time last_pump_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   bool combining_ ABSL_GUARDED_BY(mutex_) = false;
   bool changed_ ABSL_GUARDED_BY(mutex_) = false;
   bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
