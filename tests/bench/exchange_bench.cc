@@ -1,11 +1,13 @@
 // Round trip of one dispatch between two processes: the transport's cost, without expert
-// arithmetic.
+// arithmetic, beside raw ping-pongs of the same bytes in the same run.
 //
-//   exchange_bench [--rows 1] [--hidden 6144] [--rounds 5000] [--pause_us 0] [--address
-//   127.0.0.1|unix:/tmp/x]
+//   exchange_bench [--transport both|shm|grpc] [--rows 1,4,16,64] [--hidden 1024] [--rounds 2000]
+//                  [--repeats 5] [--pause_us 0] [--spin_us 0] [--address unix:PATH|127.0.0.1]
 //
-// Prints microseconds: p50, p90, p99. Rows are bf16, one expert each, so one row of 6144 is 12 KB
-// there and back.
+// Rows are bf16, one expert each, so one row of 1024 is 2 KB there and back. Prints the median over
+// the repeats, which take turns, of the p50 of a round trip in microseconds, and the ratios of shm
+// to the raw futex and of gRPC to the raw unix socket. --pause_us computes that long between round
+// trips, as attention would.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,26 +15,38 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/flags/flag.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 
 #include "common/base/check.h"
-#include "common/rpc/grpc_exchange.h"
+#include "common/base/log.h"
 #include "common/rpc/process.h"
+#include "common/rpc/remote_exchange.h"
 #include "common/rpc/server_runner.h"
 #include "common/tensor/tensor.h"
 #include "expert_worker/engine.h"
 #include "expert_worker/exchange_service.h"
+#include "expert_worker/shm_source.h"
+#include "tests/bench/raw_ping_pong.h"
 
-ABSL_FLAG(int, rows, 1, "rows of a dispatch");
-ABSL_FLAG(int, hidden, 6144, "elements of a row, bf16");
-ABSL_FLAG(int, rounds, 5000, "round trips");
+ABSL_FLAG(std::string, transport, "both", "shm, grpc or both");
+ABSL_FLAG(std::string, rows, "1,4,16,64", "rows of a dispatch, comma-separated");
+ABSL_FLAG(int, hidden, 1024, "elements of a row, bf16");
+ABSL_FLAG(int, rounds, 2000, "round trips of a repeat");
+ABSL_FLAG(int, repeats, 5, "repeats; transports take turns");
 ABSL_FLAG(int, pause_us, 0, "time between round trips, as attention would take");
-ABSL_FLAG(std::string, address, "127.0.0.1", "where the worker listens");
+ABSL_FLAG(int, spin_us, 0, "of both ends of shm, before they sleep");
+ABSL_FLAG(std::string, address, "", "where the worker listens; empty: a unix socket");
 
 namespace m1 {
 namespace {
@@ -58,15 +72,21 @@ class EchoExecutor final : public ExpertExecutor {
 const WorkerIdentity kIdentity = {"bench", "bf16", "bf16", "cpu", 1, kProtocolRevision};
 
 // Never returns; writes where it listens to the pipe.
-[[noreturn]] void RunWorker(int pipe_end) {
+[[noreturn]] void RunWorker(int pipe_end, const std::string& address) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
   EchoExecutor executor;
-  Engine engine(&executor, {});
   ExchangeServiceOptions options;
   options.identity = kIdentity;
-  options.shape = {1, 1, absl::GetFlag(FLAGS_hidden), 1};
+  options.limits.shape = {1, 1, absl::GetFlag(FLAGS_hidden), 1};
+  auto source = ShmSource::Create(options.limits, &executor);
+  M1_CHECK(source.ok());
+  options.shared_memory = (*source)->offer();
+  EngineOptions engine_options;
+  engine_options.spin = absl::Microseconds(absl::GetFlag(FLAGS_spin_us));
+  Engine engine(&executor, engine_options, source->get());
   ExchangeService service(options, &executor, &engine);
   ServerOptions server;
-  server.address = absl::GetFlag(FLAGS_address);
+  server.address = address;
   server.max_receive_message_bytes = -1;
   server.announce = false;
   auto runner = ServerRunner::Start(server, {service.service()},
@@ -78,51 +98,140 @@ const WorkerIdentity kIdentity = {"bench", "bf16", "bf16", "cpu", 1, kProtocolRe
   while (true) pause();
 }
 
-void RunClient(const std::string& target) {
-  GrpcExchangeOptions options;
-  options.addresses = {target};
+std::unique_ptr<RemoteExchange> Connect(const std::string& address) {
+  RemoteExchangeOptions options;
+  options.addresses = {address};
   options.peer.identity = kIdentity;
   options.peer.num_experts = 1;
-  auto exchange = GrpcExchange::Create(options);
+  options.spin = absl::Microseconds(absl::GetFlag(FLAGS_spin_us));
+  auto exchange = RemoteExchange::Create(options);
   M1_CHECK(exchange.ok());
-  const int64_t num_rows = absl::GetFlag(FLAGS_rows);
-  const int64_t hidden = absl::GetFlag(FLAGS_hidden);
-  Tensor rows(DType::kBf16, {num_rows, hidden});
-  Tensor out(DType::kBf16, {num_rows, 1, hidden});
-  const std::vector<int32_t> expert_ids(static_cast<size_t>(num_rows), 0);
-  const DispatchBatch batch = {0, 1, rows.view(), expert_ids, out.view()};
+  while (!(*exchange)->MissingExperts().empty()) absl::SleepFor(absl::Milliseconds(1));
+  M1_CHECK((*exchange)->Peers()[0].address == address);
+  return *std::move(exchange);
+}
+
+// A batch and its answer, and their bytes.
+struct Sample {
+  explicit Sample(int64_t num_rows)
+      : rows(DType::kBf16, {num_rows, absl::GetFlag(FLAGS_hidden)}),
+        out(DType::kBf16, {num_rows, 1, absl::GetFlag(FLAGS_hidden)}),
+        expert_ids(static_cast<size_t>(num_rows), 0) {
+    std::memset(rows.view().data(), 0, num_bytes());
+  }
+  size_t num_bytes() { return static_cast<size_t>(rows.view().num_bytes()); }
+
+  Tensor rows;
+  Tensor out;
+  std::vector<int32_t> expert_ids;
+};
+
+// Returns after one round trip.
+using Way = std::function<void(Sample&)>;
+
+Way ByExchange(RemoteExchange* exchange) {
+  return [exchange](Sample& sample) {
+    const DispatchBatch batch = {0, 1, sample.rows.view(), sample.expert_ids, sample.out.view()};
+    M1_CHECK(exchange->Dispatch(batch).ok());
+    M1_CHECK(exchange->Combine().ok());
+  };
+}
+
+Way ByEcho(EchoProcess* echo) {
+  return [echo](Sample& sample) {
+    const size_t size = sample.num_bytes();
+    echo->RoundTrip({static_cast<const std::byte*>(sample.rows.view().data()), size},
+                    {static_cast<std::byte*>(sample.out.view().data()), size});
+  };
+}
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+double MedianRoundTripUs(const Way& way, Sample& sample) {
   const absl::Duration pause = absl::Microseconds(absl::GetFlag(FLAGS_pause_us));
-  std::vector<double> times_us;
   const int num_rounds = absl::GetFlag(FLAGS_rounds);
+  std::vector<double> times_us;
   for (int round = 0; round < num_rounds; ++round) {
     for (const absl::Time until = absl::Now() + pause; absl::Now() < until;) {
     }
     const absl::Time start = absl::Now();
-    M1_CHECK((*exchange)->Dispatch(batch).ok());
-    M1_CHECK((*exchange)->Combine().ok());
+    way(sample);
     if (round >= num_rounds / 10) {
       times_us.push_back(absl::ToDoubleMicroseconds(absl::Now() - start));
     }
   }
-  std::sort(times_us.begin(), times_us.end());
-  const auto at = [&times_us](double share) {
-    return times_us[static_cast<size_t>(share * static_cast<double>(times_us.size() - 1))];
+  return Median(std::move(times_us));
+}
+
+void PrintRatios(const std::map<std::string, Way>& ways, int64_t num_rows) {
+  Sample sample(num_rows);
+  std::map<std::string, std::vector<double>> times_us;
+  for (int repeat = 0; repeat < absl::GetFlag(FLAGS_repeats); ++repeat) {
+    for (const auto& [name, way] : ways) times_us[name].push_back(MedianRoundTripUs(way, sample));
+  }
+  std::printf("%4lld rows, %7zu bytes each way:", static_cast<long long>(num_rows),
+              sample.num_bytes());
+  for (const auto& [name, times] : times_us)
+    std::printf("  %s %.1f us", name.c_str(), Median(times));
+  const auto ratio = [&](const char* name, const char* to) {
+    if (!times_us.contains(name)) return;
+    std::printf("  %s/%s %.2f", name, to, Median(times_us[name]) / Median(times_us[to]));
   };
-  std::printf("%lld bytes each way: p50 %.1f us, p90 %.1f us, p99 %.1f us\n",
-              static_cast<long long>(rows.view().num_bytes()), at(0.5), at(0.9), at(0.99));
+  ratio("shm", "raw_futex");
+  ratio("grpc", "raw_socket");
+  std::printf("\n");
+}
+
+std::vector<int64_t> RowCounts() {
+  std::vector<int64_t> counts;
+  for (absl::string_view text : absl::StrSplit(absl::GetFlag(FLAGS_rows), ',')) {
+    int64_t count = 0;
+    M1_CHECK(absl::SimpleAtoi(text, &count) && count > 0);
+    counts.push_back(count);
+  }
+  return counts;
 }
 
 int Main() {
+  SetLogLevel(LogLevel::kError);
+  const std::vector<int64_t> row_counts = RowCounts();
+  const int64_t most = *std::max_element(row_counts.begin(), row_counts.end());
+  const size_t max_bytes = static_cast<size_t>(most * absl::GetFlag(FLAGS_hidden) * 2);
+  const std::string transport = absl::GetFlag(FLAGS_transport);
+  const std::string path = absl::StrCat("/tmp/m1_exchange_bench_", getpid());
+  const std::string address = absl::GetFlag(FLAGS_address).empty() ? absl::StrCat("unix:", path)
+                                                                   : absl::GetFlag(FLAGS_address);
+  // Before gRPC starts any thread.
+  FutexEcho futex(max_bytes);
+  SocketEcho socket(max_bytes);
+  futex.Start();
+  socket.Start();
   int pipe_ends[2] = {};
   M1_CHECK(pipe(pipe_ends) == 0);
-  // Before gRPC starts any thread.
   const pid_t worker = fork();
-  if (worker == 0) RunWorker(pipe_ends[1]);
+  if (worker == 0) RunWorker(pipe_ends[1], address);
   char target[256] = {};
   M1_CHECK(read(pipe_ends[0], target, sizeof(target) - 1) > 0);
-  RunClient(target);
+
+  std::map<std::string, Way> ways;
+  std::unique_ptr<RemoteExchange> shm;
+  std::unique_ptr<RemoteExchange> grpc;
+  if (transport != "grpc") {
+    shm = Connect(absl::StrCat("shm:", target));
+    ways = {{"shm", ByExchange(shm.get())}, {"raw_futex", ByEcho(&futex)}};
+  }
+  if (transport != "shm") {
+    grpc = Connect(target);
+    ways["grpc"] = ByExchange(grpc.get());
+    ways["raw_socket"] = ByEcho(&socket);
+  }
+  for (const int64_t num_rows : row_counts) PrintRatios(ways, num_rows);
   kill(worker, SIGKILL);
   waitpid(worker, nullptr, 0);
+  unlink(path.c_str());
   return 0;
 }
 

@@ -99,6 +99,14 @@ class Process:
         with open(self.log_file.name, encoding="utf-8", errors="replace") as file:
             return file.read()
 
+    def num_fds(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def num_shared_mappings(self):
+        """Of memory that the exchange shares."""
+        with open(f"/proc/{self.pid}/maps", encoding="utf-8", errors="replace") as file:
+            return sum("memfd:m1-exchange" in line for line in file)
+
     def memory(self):
         """Resident bytes from smaps: {"anonymous": ..., "file": {path: bytes}}."""
         anonymous, files, path = 0, {}, ""
@@ -118,9 +126,10 @@ class Process:
 class Cluster:
     """Expert workers, attention workers and a router. Flags are lists of "--name=value"."""
 
-    def __init__(self, model, expert_workers=3, experts=None, attention_workers=1, inproc=False, common_flags=(),
-                 expert_flags=(), attention_flags=(), router_flags=()):
-        """`experts`: what each expert worker hosts, as for --experts, in place of equal shards."""
+    def __init__(self, model, expert_workers=3, experts=None, attention_workers=1, inproc=False, shm=False,
+                 common_flags=(), expert_flags=(), attention_flags=(), router_flags=()):
+        """`experts`: what each expert worker hosts, as for --experts, in place of equal shards. `shm`: all of them, or
+        those of which this is the list of indices, are reached through shared memory."""
         model_flag = f"--model={model}"
         specs = [f"--experts={text}" for text in experts] if experts else [
             f"--shard={i}/{expert_workers}" for i in range(expert_workers)
@@ -134,6 +143,7 @@ class Cluster:
         ]
         self.router = Process("m1-router", model_flag, *router_flags)
         self.inproc = inproc
+        self.shm = shm
 
     def __enter__(self):
         try:
@@ -141,7 +151,9 @@ class Cluster:
                 process.start(wait=False)
             for process in self.experts:
                 process.wait_listening()
-            peers = "inproc" if self.inproc else ",".join(process.address for process in self.experts)
+            peers = "inproc" if self.inproc else ",".join(
+                ("shm:" if self._over_shm(index) else "") + process.address
+                for index, process in enumerate(self.experts))
             for process in self.attention:
                 process.flags.append(f"--expert_workers={peers}")
                 process.start(wait=False)
@@ -160,6 +172,9 @@ class Cluster:
         codes = self.stop()
         if kind is None:
             assert set(codes.values()) <= {0, -signal.SIGKILL}, f"exit codes {codes}"
+
+    def _over_shm(self, index):
+        return self.shm if isinstance(self.shm, bool) else index in self.shm
 
     def stop(self):
         processes = [self.router, *self.attention, *self.experts]

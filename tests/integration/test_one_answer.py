@@ -13,14 +13,14 @@ import time
 import pytest
 
 from client import Client
-from cluster import BIN, Cluster, wait_serving
+from cluster import BIN, Cluster, run_m1, wait_serving
 
 MODEL = "models/tiny"
 VOCABULARY = 508  # above are control tokens
 EOS = 509
 LENGTHS = (1, 2, 3, 5, 7, 8, 15, 16, 17, 30, 31, 32, 33, 48, 63, 64, 65, 66, 95, 96, 97, 100, 127, 128, 129, 130, 160,
            191, 192, 193, 200, 250, 256, 257, 300, 511, 512, 513, 1024, 1100)
-CPU_TARGETS = ("portable", "avx2", "avx512", "avx512bf16")
+CPU_TARGETS = ("portable", "avx2", "avx512", "avx512vnni", "avx512bf16")
 
 
 def make_requests(client):
@@ -77,8 +77,11 @@ def test_all_at_once_equals_alone(baseline):
     {"inproc": True},
     {"inproc": True, "attention_flags": ["--max_step_tokens=7"], "common_flags": ["--threads=1"]},
     {"attention_workers": 2, "expert_workers": 2},
+    {"expert_workers": 2, "shm": True},
+    {"attention_workers": 2, "expert_workers": 3, "shm": [0, 2], "expert_flags": ["--exchange_spin=20us"],
+     "attention_flags": ["--exchange_spin=20us", "--max_step_tokens=1000"]},
 ], ids=["1-expert-worker-1-thread", "4-expert-workers", "odd-split-1000-tokens-a-step", "inproc",
-        "inproc-7-tokens-a-step", "2-attention-workers"])
+        "inproc-7-tokens-a-step", "2-attention-workers", "shm", "shm-mixed-with-grpc"])
 def test_every_configuration_equals_alone(options, baseline):
     with Cluster(MODEL, **options) as cluster, Client(cluster.target) as client:
         assert_same(client.send_all(make_requests(client)), baseline.keys)
@@ -123,8 +126,9 @@ def test_answer_as_prompt_has_the_logprobs_of_generation(baseline):
             assert scored.ids == []
 
 
-def test_expert_worker_killed_and_started_again(baseline):
-    with Cluster(MODEL, expert_workers=3) as cluster, Client(cluster.target) as client:
+@pytest.mark.parametrize("shm", [False, True], ids=["grpc", "shm"])
+def test_expert_worker_killed_and_started_again(shm, baseline):
+    with Cluster(MODEL, expert_workers=3, shm=shm) as cluster, Client(cluster.target) as client:
         victim = cluster.experts[1]
 
         class KillAndRestart:
@@ -148,3 +152,18 @@ def test_expert_worker_killed_and_started_again(baseline):
         assert KillAndRestart.killed_while_running > 0
         assert_same(answers, baseline.keys)
         wait_serving(cluster.target)
+
+
+@pytest.mark.parametrize("flags", [["--format=int8"], ["--format=int8", "--scope=all"], ["--format=int4", "--scope=all"]],
+                         ids=["int8-experts", "int8-all", "int4-g32-all"])
+def test_integer_weights_equal_alone(flags, request, baseline, tmp_path):
+    model = str(tmp_path / "model")
+    made = run_m1("quantize", f"--model={MODEL}", f"--out={model}", *flags)
+    assert made.returncode == 0, made.stderr
+    with Cluster(model, inproc=True, common_flags=["--threads=1"]) as cluster, Client(cluster.target) as client:
+        answers = [client.send(message) for message in make_requests(client)]
+        assert client.inference.GetModelInfo(client.pb.GetModelInfoRequest()).weight_format == request.node.callspec.id
+    assert keys(answers) != baseline.keys
+    with Cluster(model, expert_workers=3, common_flags=["--threads=2"], attention_flags=["--max_step_tokens=64"]) as cluster:
+        with Client(cluster.target) as client:
+            assert_same(client.send_all(make_requests(client)), keys(answers))

@@ -1,0 +1,154 @@
+// What integer weights do to a model's distributions: its prompts once with the weights as they are
+// and once for each format of `m1 quantize`, and how far the next-token distributions are apart.
+//
+//   quantization_bench [golden checkpoint]        (mini-bf16)
+//
+// A line is: format, bytes of the weights as a part of before, mean and 99th percentile of the KL
+// divergence (nats), part of the positions with the same most likely token.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "common/base/check.h"
+#include "common/model/checkpoint_quantizer.h"
+#include "tests/support/golden.h"
+#include "tests/support/local_model.h"
+#include "tests/support/tiny_checkpoint.h"
+
+namespace m1 {
+namespace {
+
+constexpr int64_t kStepRows = 256;
+
+using Distribution = std::vector<double>;  // log-probabilities, [vocab]
+
+std::vector<int32_t> AllExperts(const ModelConfig& config) {
+  std::vector<int32_t> experts(static_cast<size_t>(config.num_experts));
+  std::iota(experts.begin(), experts.end(), 0);
+  return experts;
+}
+
+void AddRows(TensorView logits, std::vector<Distribution>* to) {
+  const int64_t vocab = logits.dim(1);
+  for (int64_t row = 0; row < logits.dim(0); ++row) {
+    const float* x = logits.data_as<float>() + row * vocab;
+    const double largest = *std::max_element(x, x + vocab);
+    double sum = 0;
+    for (int64_t i = 0; i < vocab; ++i) sum += std::exp(double{x[i]} - largest);
+    Distribution& distribution = to->emplace_back();
+    for (int64_t i = 0; i < vocab; ++i) {
+      distribution.push_back(double{x[i]} - largest - std::log(sum));
+    }
+  }
+}
+
+// The distribution after every token of every prompt.
+std::vector<Distribution> Distributions(const std::string& directory,
+                                        const GoldenCheckpoint& golden, const ModelConfig& config) {
+  LocalModelOptions options;
+  options.activation_dtype = config.weights_dtype;
+  options.target = "";
+  options.shards = {AllExperts(config)};
+  LocalModel model(directory, options);
+  ForwardPass& forward = model.forward();
+  std::vector<Distribution> all;
+  for (const GoldenCase& golden_case : golden.cases) {
+    const auto total = static_cast<int64_t>(golden_case.prompt_ids.size());
+    std::vector<int32_t> blocks(static_cast<size_t>(total / kKvBlockTokens + 1));
+    std::iota(blocks.begin(), blocks.end(), 0);
+    forward.ResetSlot(0);
+    for (int64_t first = 0; first < total; first += kStepRows) {
+      StepBatch batch;
+      const int64_t rows = std::min(kStepRows, total - first);
+      for (int64_t i = 0; i < rows; ++i) {
+        batch.token_ids.push_back(golden_case.prompt_ids[static_cast<size_t>(first + i)]);
+        batch.positions.push_back(first + i);
+        batch.logit_rows.push_back(static_cast<int32_t>(i));
+        batch.logit_temperatures.push_back(1.0F);
+      }
+      batch.sequences.push_back({{0, rows, first}, 0, blocks});
+      const absl::Status status =
+          forward.Run(batch, [&](int64_t, TensorView logits, std::span<const float>) {
+            AddRows(logits, &all);
+            return absl::OkStatus();
+          });
+      M1_CHECK_MSG(status.ok(), status.ToString());
+    }
+  }
+  return all;
+}
+
+double Divergence(const Distribution& p, const Distribution& q) {
+  double sum = 0;
+  for (size_t i = 0; i < p.size(); ++i) sum += std::exp(p[i]) * (p[i] - q[i]);
+  return sum;
+}
+
+size_t MostLikely(const Distribution& p) {
+  return static_cast<size_t>(std::max_element(p.begin(), p.end()) - p.begin());
+}
+
+void Print(const std::string& name, double size, const std::vector<Distribution>& p,
+           const std::vector<Distribution>& q) {
+  std::vector<double> divergences;
+  size_t num_same = 0;
+  for (size_t i = 0; i < p.size(); ++i) {
+    divergences.push_back(Divergence(p[i], q[i]));
+    if (MostLikely(p[i]) == MostLikely(q[i])) ++num_same;
+  }
+  const double count = static_cast<double>(p.size());
+  const double mean = std::accumulate(divergences.begin(), divergences.end(), 0.0) / count;
+  std::sort(divergences.begin(), divergences.end());
+  std::printf("%-18s %5.2f  %9.6f  %9.6f  %6.2f %%\n", name.c_str(), size, mean,
+              divergences[divergences.size() * 99 / 100],
+              100 * static_cast<double>(num_same) / count);
+  std::fflush(stdout);
+}
+
+int64_t WeightBytes(const Checkpoint& checkpoint) {
+  return checkpoint.attention_weight_bytes() +
+         checkpoint.expert_weight_bytes(AllExperts(checkpoint.config()));
+}
+
+void Run(const std::string& name) {
+  const GoldenCheckpoint golden = LoadGolden(name);
+  const auto plain = Checkpoint::Open(golden.directory).value();
+  const std::vector<Distribution> wanted = Distributions(golden.directory, golden, plain->config());
+  std::printf("%s: %zu positions\n%-18s %5s  %9s  %9s  %8s\n", name.c_str(), wanted.size(),
+              "format", "size", "mean KL", "p99 KL", "top 1");
+  const TempDirectory scratch;
+  for (const MatrixFormat format : {MatrixFormat::kInt8, MatrixFormat::kInt4}) {
+    for (const int32_t group_size : {32, 64}) {
+      for (const bool everything : {false, true}) {
+        const bool int8 = format == MatrixFormat::kInt8;
+        if (int8 && group_size == 64) continue;
+        const std::string out = scratch.Join(std::to_string(group_size) + (everything ? "a" : "e") +
+                                             (int8 ? "8" : "4"));
+        const absl::Status status =
+            QuantizeCheckpoint({.model_dir = golden.directory,
+                                .out_dir = out,
+                                .quantization = {format, everything, int8 ? 0 : group_size}});
+        if (!status.ok()) {
+          std::printf("%s\n", std::string(status.message()).c_str());
+          continue;
+        }
+        const auto checkpoint = Checkpoint::Open(out).value();
+        Print(checkpoint->weight_format(),
+              static_cast<double>(WeightBytes(*checkpoint)) /
+                  static_cast<double>(WeightBytes(*plain)),
+              wanted, Distributions(out, golden, plain->config()));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace m1
+
+int main(int argc, char** argv) {
+  m1::Run(argc > 1 ? argv[1] : "mini-bf16");
+  return 0;
+}
