@@ -49,10 +49,11 @@ integration_tests() {
   M1_BIN="$bin" .venv/bin/python -m pytest -q -s -p no:cacheprovider --durations=5 "${@/#/tests/integration/}"
 }
 
-# Hostile clients, files and peers, what a client does, and the mixed load, against the instrumented processes. A report
+# Hostile clients, files and peers, what a client does, the mixed load, and kills over shared memory, against the instrumented processes. A report
 # of a sanitizer ends the process with its own exit code, which the tests do not accept.
 asan_services_integration() {
-  M1_MIXED_REQUESTS=60 integration_tests build/asan-services/bin test_hostile.py test_client.py test_mixed.py test_order.py
+  M1_MIXED_REQUESTS=60 integration_tests build/asan-services/bin test_hostile.py test_client.py test_mixed.py test_order.py \
+    test_shared_memory.py
 }
 
 # Only the tests that run threads of ours: label engine.

@@ -96,13 +96,28 @@ def test_kernels_names_every_operation():
         assert figure["void"] == (figure["ratio"] > 1)
 
 
+def test_exchange_holds_each_transport_against_its_raw_way():
+    run = run_m1("bench", "exchange", "--rows=1,70", "--hidden=8192", "--rounds=20", "--repeats=2", "--json")
+    assert run.returncode == 0, run.stderr
+    figures = {(figure["way"], figure["rows"]): figure for figure in json.loads(run.stdout)["figures"]}
+    assert set(figures) == {(way, rows) for way in ("raw_futex", "shm", "raw_socket", "grpc") for rows in (1, 70)}
+    for (way, rows), figure in figures.items():
+        assert figure["bytes"] == rows * 8192 * 2 and 0 < figure["p50_us"] <= figure["p99_us"]
+        assert figure["gb_per_s"] == pytest.approx(2 * figure["bytes"] / figure["p50_us"] * 1e-3)
+        if way.startswith("raw"):
+            assert "ratio" not in figure
+        else:
+            assert figure["raw"] == {"shm": "raw_futex", "grpc": "raw_socket"}[way]
+            assert figure["ratio"] == pytest.approx(figure["p50_us"] / figures[(figure["raw"], rows)]["p50_us"])
+
+
 def test_quick_run_of_everything(tmp_path):
     path = tmp_path / "bench.md"
     run = subprocess.run([sys.executable, "tools/bench/run_bench.py", f"--bin={BIN}", "--model=models/tiny", f"--out={path}",
                           "--repeats=1", "--quick"], capture_output=True, text=True, timeout=100, check=False)
     assert run.returncode == 0, run.stderr
     text = path.read_text()
-    for row in ("| decode 1 |", "| decode 8 |", "| prefill 512 |", "| 20 |"):
+    for row in ("| decode 1 |", "| decode 8 |", "| prefill 512 |", "| 20 |", "| shm |", "| grpc |"):
         assert text.count(row) == 1, text
 
 
@@ -117,7 +132,12 @@ def test_quick_run_of_everything(tmp_path):
     (("limits", "--threads=1", "--seconds=0.001", "--cpu_target=z80"), "--cpu_target"),
     (("kernels", "--rows=0"), "--rows"),
     (("kernels", "--cpu_target=z80"), "z80"),
-    (("exchange",), "exchange"),
+    (("exchange", "--rows=8193"), "--rows"),
+    (("exchange", "--hidden=0"), "--hidden"),
+    (("exchange", "--rounds=9"), "--rounds"),
+    (("exchange", "--repeats=0"), "--repeats"),
+    (("exchange", "--spin=21us"), "--spin"),
+    (("wires",), "wires"),
 ])
 def test_bad_flags(arguments, named):
     run = run_m1("bench", *arguments)

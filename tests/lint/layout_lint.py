@@ -41,6 +41,9 @@ LAYERS = (
      SERVICE + ("own",)),
     ("worker engine", r"^(attention_worker|expert_worker)/", ENGINE + ("own",)),
     ("router policy", r"^router/", ("common/base", "common/model", "common/text", "common/metrics", "own")),
+    # An expert worker without experts: what is left is the transport.
+    ("bench of the exchange", r"^tools/bench/(echo_worker|exchange_bench)\.(h|cc)$",
+     SERVICE + ("expert_worker", "tools/bench")),
     ("bench libraries", r"^tools/bench/",
      ("common/base", "common/kernels", "common/model", "common/tensor", "tools/bench")),
     ("command line", r"^tools/m1/",
@@ -48,7 +51,7 @@ LAYERS = (
 )
 # Headers that only these layers may include, whatever their project includes.
 GRPC_HEADER = re.compile(r"^(grpc|grpcpp|google/protobuf)/|\.(grpc\.)?pb\.h$")
-MAY_KNOW_GRPC = ("common/rpc", "attention_worker main.cc", "main.cc", "service", "command line")
+MAY_KNOW_GRPC = ("common/rpc", "attention_worker main.cc", "main.cc", "service", "bench of the exchange", "command line")
 GPU_HEADER = re.compile(r"^(cuda|cublas|nccl|nvtx)")
 # Services never include one another, and nothing but its own main.cc and service includes a service.
 SERVICE_HEADER = re.compile(r"^(attention_worker|expert_worker|router)/[a-z_]*_service\.h$")
@@ -88,9 +91,12 @@ def may_include(path, header, allowed):
 
 
 def may_include_service(path, header):
-    """main.cc, the service itself, and files of the same first word: exchange_stream.h and exchange_service.h."""
+    """main.cc, the service itself, and files of the same first word: exchange_stream.h and exchange_service.h;
+    and the bench's worker, which is a main.cc without a command line."""
     folder, _, name = path.rpartition("/")
     service_folder, _, service = header.rpartition("/")
+    if folder == "tools/bench":
+        return name == "echo_worker.cc"
     return folder == service_folder and (name == "main.cc" or name.split("_")[0] == service.split("_")[0])
 
 

@@ -17,9 +17,9 @@ import time
 
 START_SECONDS = 300
 FULL = {"decode": (1, 8, 32), "prefill": (512, 2048, 8192), "answer": {1: 64, 8: 64, 32: 96}, "rates": (0.1, 0.2, 0.4),
-        "requests": 16, "limit_seconds": 0.1, "input": "uniform:32:1024", "output": "uniform:16:256"}
+        "requests": 16, "limit_seconds": 0.1, "rounds": 2000, "input": "uniform:32:1024", "output": "uniform:16:256"}
 QUICK = {"decode": (1, 8), "prefill": (512,), "answer": {1: 64, 8: 128}, "rates": (20,), "requests": 20,
-         "limit_seconds": 0.005, "input": "uniform:4:32", "output": "uniform:4:16"}
+         "limit_seconds": 0.005, "rounds": 20, "input": "uniform:4:32", "output": "uniform:4:16"}
 
 
 class Server:
@@ -44,17 +44,17 @@ class Server:
 
 
 class Cluster:
-    """One attention worker, and either experts inside it or two expert workers on unix sockets."""
+    """One attention worker, and either experts inside it or expert workers on unix sockets (prefix "shm:": in shared memory)."""
 
-    def __init__(self, folder, model, num_expert_workers, sockets):
+    def __init__(self, folder, model, num_expert_workers, sockets, prefix=""):
         flags = [f"--model={model}", "--log_level=warning"]
         self.servers = []
         peers = []
         for i in range(num_expert_workers):
-            address = f"unix:{sockets}/expert{i}"
+            address = f"unix:{sockets}/{prefix.strip(':')}expert{i}"
             self.servers.append(
                 Server(f"{folder}/m1-expert-worker", *flags, f"--shard={i}/{num_expert_workers}", f"--address={address}"))
-            peers.append(self.servers[-1].address)
+            peers.append(prefix + self.servers[-1].address)
         self.servers.append(
             Server(f"{folder}/m1-attention-worker", *flags, f"--expert_workers={','.join(peers) or 'inproc'}"))
         self.router = Server(f"{folder}/m1-router", *flags, f"--attention_workers={self.servers[-1].address}")
@@ -130,8 +130,9 @@ def commit():
 def table(figures, names, clusters):
     """Markdown rows, and whether a median is above its bound."""
     lines, void = [], False
-    lines.append("| what | " + " | ".join(f"{cluster} tokens/s | of its bound" for cluster in clusters) + " | spread / inproc |")
-    lines.append("|---" * (2 * len(clusters) + 2) + "|")
+    lines.append("| what | " + " | ".join(f"{cluster} tokens/s | of its bound" for cluster in clusters)
+                 + "".join(f" | {cluster} / {clusters[0]}" for cluster in clusters[1:]) + " |")
+    lines.append("|---" * 3 * len(clusters) + "|")
     for name in names:
         cells, rates = [], []
         for cluster in clusters:
@@ -140,7 +141,8 @@ def table(figures, names, clusters):
             rates.append(rate)
             void = void or ratio > 1
             cells.append(f"{rate:.1f} | {100 * ratio:.0f} %" + (" VOID" if ratio > 1 else ""))
-        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} | {rates[-1] / rates[0]:.2f} |")
+        cells += [f"{rate / rates[0]:.2f}" for rate in rates[1:]]
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
     return lines, void
 
 
@@ -151,6 +153,17 @@ def load_table(rows):
         lines.append(f"| {rate} | {result['output_throughput']:.1f} | {result['p50_ttft_ms']:.0f} / {result['p99_ttft_ms']:.0f} "
                      f"| {result['p50_itl_ms']:.1f} / {result['p99_itl_ms']:.1f} | {result['request_goodput']:.2f} "
                      f"| {100 * router:.1f} % |")
+    return lines
+
+
+def exchange_table(figures):
+    rows = sorted({figure["rows"] for figure in figures})
+    lines = ["| round trip, p50 of its raw ping-pong | " + " | ".join(f"{count} rows" for count in rows) + " |",
+             "|---" * (len(rows) + 1) + "|"]
+    for way in ("shm", "grpc"):
+        cells = [f"{figure['p50_us']:.1f} us, {figure['ratio']:.2f}" for count in rows for figure in figures
+                 if (figure["way"], figure["rows"]) == (way, count)]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
     return lines
 
 
@@ -167,11 +180,12 @@ def main():
     plan = QUICK if flags.quick else FULL
     names = [f"{kind}_{size}" for kind in ("decode", "prefill") for size in plan[kind] if flags.only in f"{kind}_{size}"]
     bench = Bench(flags.bin, flags.model, plan)
-    clusters, figures, loads = {}, {}, []
+    clusters, figures, loads, exchange = {}, {}, [], []
     with tempfile.TemporaryDirectory(prefix="m1_bench_") as sockets:
         try:
             clusters["inproc"] = Cluster(flags.bin, flags.model, 0, sockets)
             clusters["1 + 2 grpc unix"] = Cluster(flags.bin, flags.model, 2, sockets)
+            clusters["1 + 2 shm"] = Cluster(flags.bin, flags.model, 2, sockets, "shm:")
             for cluster in clusters.values():  # maps every page
                 bench.serve(cluster, "--num_prompts=2", "--num_warmups=0", "--input_len=256", "--output_len=2")
             for repeat in range(flags.repeats):
@@ -181,6 +195,7 @@ def main():
                         figures.setdefault((cluster, name), []).append(bench.figure(clusters[cluster], name, repeat))
             if not flags.only:
                 loads = bench.loads(clusters["1 + 2 grpc unix"])
+                exchange = m1(flags.bin, "exchange", f"--rounds={plan['rounds']}")["figures"]
         finally:
             for cluster in clusters.values():
                 cluster.stop()
@@ -197,6 +212,8 @@ def main():
             file.write("\n" + "\n".join(["Poisson arrivals at the spread cluster, "
                                   f"{plan['requests']} requests a rate, prompts {plan['input']}, answers {plan['output']}; goodput: "
                                   "TTFT within 2 s, TPOT within 200 ms.", "", *load_table(loads), ""]))
+            file.write("\n" + "\n".join(["`m1 bench exchange`, rows of 1024 bf16 elements: shm beside a futex, gRPC beside a unix "
+                                  "socket.", "", *exchange_table(exchange), ""]))
     if void:
         print("void: a median is above its bound; a limit was measured too low", file=sys.stderr)
     return 1 if void and not flags.quick else 0  # a quick run is too short to mean anything

@@ -3,7 +3,9 @@
 #include <iostream>
 #include <thread>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 
 #include "tools/m1/bench_commands.h"
 #include "tools/m1/commands.h"
@@ -20,6 +22,7 @@ struct Action {
 constexpr Action kActions[] = {
     {"limits", BenchLimits, "what this machine can do now, and what a model could do on it"},
     {"kernels", BenchKernels, "every operation against those limits"},
+    {"exchange", BenchExchange, "round trips to an expert worker, by each transport"},
     {"serve", BenchServe, "load on a running cluster: latencies and throughput"},
 };
 
@@ -37,7 +40,7 @@ absl::Status Run(const std::vector<std::string>& args) {
       return action.run(std::vector<std::string>(args.begin() + 1, args.end()));
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("no action \"", args[0], "\", wanted limits, kernels or serve"));
+      absl::StrCat("no action \"", args[0], "\", wanted limits, kernels, exchange or serve"));
 }
 
 }  // namespace
@@ -49,6 +52,19 @@ absl::StatusOr<double> SecondsFlag(std::optional<float> value, double otherwise)
   if (*value > 0 && *value <= 60) return *value;
   return absl::InvalidArgumentError(
       absl::StrCat("--seconds is ", *value, ", wanted above 0, at most 60"));
+}
+
+absl::StatusOr<std::vector<int64_t>> RowsFlag(const std::string& text) {
+  std::vector<int64_t> rows;
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
+    int64_t count = 0;
+    if (!absl::SimpleAtoi(part, &count) || count < 1 || count > 8192) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--rows is \"", text, "\", wanted numbers in 1..8192 with commas"));
+    }
+    rows.push_back(count);
+  }
+  return rows;
 }
 
 int RunBench(const std::vector<std::string>& args) {

@@ -3,9 +3,7 @@
 #include <iostream>
 #include <optional>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "nlohmann/json.hpp"
 
 #include "common/base/flag_checks.h"
@@ -30,19 +28,6 @@ ModelConfig FullSize() {
   config.expert_intermediate_size = 9216;
   config.vocab_size = 200064;
   return config;
-}
-
-absl::Status ParseRows(const std::string& text, std::vector<int64_t>* rows) {
-  rows->clear();
-  for (const absl::string_view part : absl::StrSplit(text, ',')) {
-    int64_t count = 0;
-    if (!absl::SimpleAtoi(part, &count) || count < 1 || count > 8192) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--rows is \"", text, "\", wanted numbers in 1..8192 with commas"));
-    }
-    rows->push_back(count);
-  }
-  return absl::OkStatus();
 }
 
 void PrintFigure(const OpFigure& figure) {
@@ -96,7 +81,7 @@ absl::Status BenchKernels(const std::vector<std::string>& args) {
     return absl::OkStatus();
   }
   M1_RETURN_IF_ERROR(CheckFlagRange("threads", options.num_threads, 1, 1024));
-  M1_RETURN_IF_ERROR(ParseRows(rows, &options.rows));
+  M1_ASSIGN_OR_RETURN(options.rows, RowsFlag(rows));
   M1_ASSIGN_OR_RETURN(options.seconds_per_case, SecondsFlag(seconds, 0.1));
   M1_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(model));
 

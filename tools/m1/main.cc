@@ -21,7 +21,7 @@ constexpr Command kCommands[] = {
     {"up", m1::RunUp, "start a whole cluster on this machine"},
     {"generate", m1::RunGenerate, "send one request and stream the answer"},
     {"chat", m1::RunChat, "an interactive chat"},
-    {"bench", m1::RunBench, "limits of this machine, kernels, load on a cluster"},
+    {"bench", m1::RunBench, "limits of this machine, kernels, transports, load on a cluster"},
     {"checkpoint", m1::RunCheckpoint, "make a random checkpoint"},
     {"quantize", m1::RunQuantize, "turn a checkpoint's weights into int8 or int4"},
 };
