@@ -40,7 +40,9 @@ ABSL_FLAG(int32_t, max_sequences, 64, "Sequences that are resident at once");
 ABSL_FLAG(int64_t, kv_bytes, 0, "Bytes of the KV pool; 0: 1 GiB, or less where that is no use");
 ABSL_FLAG(int64_t, max_context_tokens, 0,
           "Tokens of prompt and answer that a sequence may reach; 0: the model's");
-ABSL_FLAG(int32_t, max_step_tokens, 256, "Rows that a step computes at most");
+ABSL_FLAG(int32_t, max_step_tokens, 1024,
+          "Rows that a step computes at most; each step of a long prompt reads the weights of all "
+          "experts");
 ABSL_FLAG(int64_t, max_replay_tokens, 32768,
           "Longer sequences lose their memory to others last when blocks run out");
 ABSL_FLAG(absl::Duration, target_itl, absl::Milliseconds(100),

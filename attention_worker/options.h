@@ -21,7 +21,7 @@ struct AttentionWorkerOptions {
   int32_t max_sequences = 64;         // resident at once; each takes a state slot
   int64_t kv_bytes = 0;               // of the KV pool; 0: 1 GiB, or less where that is no use
   int64_t max_context_tokens = 0;     // prompt + answer; 0: the model's
-  int32_t max_step_tokens = 256;      // rows of a step
+  int32_t max_step_tokens = 1024;     // rows of a step
   int64_t max_replay_tokens = 32768;  // longer sequences are preempted last
   absl::Duration target_itl = absl::Milliseconds(100);  // see StepBudget; 0: steps are always full
   absl::Duration exchange_timeout =
