@@ -25,6 +25,9 @@
 
 ABSL_FLAG(std::string, address, "127.0.0.1", "Address to listen on");
 ABSL_FLAG(int32_t, port, 0, "Port to listen on; 0 picks a free one");
+ABSL_FLAG(std::string, weights, "auto",
+          "copy: into memory with large pages, faster; mmap: use the files' pages; auto: copy if "
+          "that takes at most half of the memory that is available");
 ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace");
 ABSL_FLAG(std::string, model, "", "Checkpoint directory");
 ABSL_FLAG(
@@ -65,7 +68,8 @@ AttentionWorkerOptions OptionsFromFlags() {
   return {.model = {.directory = absl::GetFlag(FLAGS_model),
                     .activation_dtype = absl::GetFlag(FLAGS_activation_dtype),
                     .threads = absl::GetFlag(FLAGS_threads),
-                    .cpu_target = absl::GetFlag(FLAGS_cpu_target)},
+                    .cpu_target = absl::GetFlag(FLAGS_cpu_target),
+                    .weights = absl::GetFlag(FLAGS_weights)},
           .expert_workers = absl::GetFlag(FLAGS_expert_workers),
           .max_sequences = absl::GetFlag(FLAGS_max_sequences),
           .kv_bytes = absl::GetFlag(FLAGS_kv_bytes),
@@ -148,7 +152,9 @@ absl::Status Worker::Load() {
                 << " max_context_tokens=" << limits_.max_context_tokens
                 << " max_step_tokens=" << limits_.max_step_tokens
                 << " bytes=" << model_.checkpoint->attention_weight_bytes();
-  return model_.checkpoint->PrefetchAttention(LogLoading(TerminationRequested));
+  return model_.checkpoint->PrefetchAttention(
+      LogLoading(TerminationRequested),
+      ChooseWeightMemory(options_.model.weights, model_.checkpoint->attention_weight_bytes()));
 }
 
 absl::Status Worker::CreateExchange() {
@@ -170,7 +176,9 @@ absl::Status Worker::CreateExchange() {
   }
   std::vector<int32_t> experts(static_cast<size_t>(config.num_experts));
   std::iota(experts.begin(), experts.end(), 0);
-  M1_RETURN_IF_ERROR(model_.checkpoint->PrefetchExperts(experts, LogLoading(TerminationRequested)));
+  M1_RETURN_IF_ERROR(model_.checkpoint->PrefetchExperts(
+      experts, LogLoading(TerminationRequested),
+      ChooseWeightMemory(options_.model.weights, model_.checkpoint->expert_weight_bytes(experts))));
   M1_ASSIGN_OR_RETURN(ExpertStore store, ExpertStore::Open(*model_.checkpoint, experts));
   M1_ASSIGN_OR_RETURN(std::unique_ptr<KernelBackend> backend, CreateBackend(options_.model));
   local_experts_ = std::unique_ptr<LocalExperts>(

@@ -39,6 +39,9 @@ ABSL_FLAG(
     absl::Duration, exchange_spin, absl::ZeroDuration(),
     "how long to look for the next dispatch before sleeping, at most 20us; useful where a core "
     "is free for it");
+ABSL_FLAG(std::string, weights, "auto",
+          "copy: into memory with large pages, faster; mmap: use the files' pages; auto: copy if "
+          "that takes at most half of the memory that is available");
 ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace");
 
 namespace m1 {
@@ -57,7 +60,8 @@ ExpertWorkerOptions OptionsFromFlags() {
   options.model = {.directory = absl::GetFlag(FLAGS_model),
                    .activation_dtype = absl::GetFlag(FLAGS_activation_dtype),
                    .threads = absl::GetFlag(FLAGS_threads),
-                   .cpu_target = absl::GetFlag(FLAGS_cpu_target)};
+                   .cpu_target = absl::GetFlag(FLAGS_cpu_target),
+                   .weights = absl::GetFlag(FLAGS_weights)};
   options.experts = absl::GetFlag(FLAGS_experts);
   options.shard = absl::GetFlag(FLAGS_shard);
   options.shared_memory = absl::GetFlag(FLAGS_shared_memory);
@@ -132,7 +136,9 @@ absl::Status Run(const ExpertWorkerOptions& options) {
                 << " hidden=" << config.hidden_size
                 << " bytes=" << checkpoint.expert_weight_bytes(experts);
   M1_ASSIGN_OR_RETURN(const ExpertStore store, ExpertStore::Open(checkpoint, experts));
-  M1_RETURN_IF_ERROR(checkpoint.PrefetchExperts(experts, LogLoading(TerminationRequested)));
+  M1_RETURN_IF_ERROR(checkpoint.PrefetchExperts(
+      experts, LogLoading(TerminationRequested),
+      ChooseWeightMemory(options.model.weights, checkpoint.expert_weight_bytes(experts))));
   ExpertFfn executor(&store, model.backend.get(), model.activation_dtype);
   return Serve(options, service_options, &executor);
 }

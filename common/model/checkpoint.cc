@@ -14,6 +14,7 @@
 #include "common/model/fingerprint.h"
 #include "common/model/strict_json.h"
 #include "common/model/tensor_table.h"
+#include "common/model/weight_copy.h"
 #include "common/model/weight_names.h"
 
 namespace m1 {
@@ -287,14 +288,15 @@ struct Checkpoint::State {
   std::vector<MatrixView> attention_matrices;
 
   // Pages made resident, then the scales looked at: before that they would cost a disk access each.
-  absl::Status Load(const std::vector<MatrixView>& matrices,
-                    const PrefetchProgress& progress) const {
+  absl::Status Load(const std::vector<MatrixView>& matrices, const PrefetchProgress& progress,
+                    WeightMemory memory) const {
     std::vector<ConstTensorView> views;
     for (const MatrixView& matrix : matrices) {
       if (matrix.is_quantized()) views.push_back(matrix.scales);
     }
     for (const MatrixView& matrix : matrices) views.push_back(matrix.values);
-    absl::Status status = PrefetchPages(views, progress);
+    const absl::Status status = memory == WeightMemory::kCopied ? CopyPages(views, progress)
+                                                                : PrefetchPages(views, progress);
     if (!status.ok()) return AddContext(status, directory);
     for (const MatrixView& matrix : matrices) {
       if (!matrix.is_quantized()) continue;
@@ -360,13 +362,15 @@ ExpertWeights Checkpoint::expert_weights(int32_t layer, int32_t expert) const {
   return state_->experts[static_cast<size_t>(layer)][static_cast<size_t>(expert)];
 }
 
-absl::Status Checkpoint::PrefetchAttention(const PrefetchProgress& progress) const {
-  return state_->Load(state_->attention_matrices, progress);
+absl::Status Checkpoint::PrefetchAttention(const PrefetchProgress& progress,
+                                           WeightMemory memory) const {
+  return state_->Load(state_->attention_matrices, progress, memory);
 }
 
 absl::Status Checkpoint::PrefetchExperts(const std::vector<int32_t>& wanted,
-                                         const PrefetchProgress& progress) const {
-  return state_->Load(state_->ExpertMatrices(wanted), progress);
+                                         const PrefetchProgress& progress,
+                                         WeightMemory memory) const {
+  return state_->Load(state_->ExpertMatrices(wanted), progress, memory);
 }
 
 int64_t Checkpoint::attention_weight_bytes() const {

@@ -17,6 +17,9 @@
 
 namespace m1 {
 
+// Where weights lie: in the mapped files, or in copies with large pages (weight_copy.h).
+enum class WeightMemory { kMapped, kCopied };
+
 // Immutable after Open, thread-safe. Views handed out live as long as the Checkpoint.
 class Checkpoint {
  public:
@@ -39,10 +42,13 @@ class Checkpoint {
   // Makes a role's bytes resident, and no others (but for what shares their pages), before the
   // first request pays for it. Errors: DataLoss naming the directory when reading fails, or the
   // tensor when a scale of quantised weights is no normal number above 0 (only this looks at them);
-  // Cancelled when `progress` returned false. The disk is read in order, about as fast as it can.
-  absl::Status PrefetchAttention(const PrefetchProgress& progress = nullptr) const;
+  // Cancelled when `progress` returned false; ResourceExhausted when there is no memory for copies.
+  // The disk is read in order, about as fast as it can.
+  absl::Status PrefetchAttention(const PrefetchProgress& progress = nullptr,
+                                 WeightMemory memory = WeightMemory::kMapped) const;
   absl::Status PrefetchExperts(const std::vector<int32_t>& experts,
-                               const PrefetchProgress& progress = nullptr) const;
+                               const PrefetchProgress& progress = nullptr,
+                               WeightMemory memory = WeightMemory::kMapped) const;
   // Bytes of the tensors that a worker of that role maps.
   int64_t attention_weight_bytes() const;
   int64_t expert_weight_bytes(const std::vector<int32_t>& experts) const;

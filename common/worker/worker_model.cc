@@ -1,6 +1,10 @@
 #include "common/worker/worker_model.h"
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -17,6 +21,25 @@ namespace m1 {
 namespace {
 
 constexpr absl::Duration kLogPeriod = absl::Seconds(2);
+constexpr const char* kWeightMemories[] = {"auto", "copy", "mmap"};
+
+// The number behind `key` in a file of the system; its first word if `key` is empty. None where
+// there is no such file or the word is no number ("max").
+std::optional<int64_t> SystemNumber(const char* path, const std::string& key) {
+  std::ifstream file(path);
+  std::string word;
+  while (!key.empty() && word != key && file >> word) {
+  }
+  int64_t number = 0;
+  return file >> number ? std::optional(number) : std::nullopt;
+}
+
+int64_t AvailableBytes() {
+  const int64_t kib = SystemNumber("/proc/meminfo", "MemAvailable:").value_or(0);
+  const int64_t limit =
+      SystemNumber("/sys/fs/cgroup/memory.max", "").value_or(std::numeric_limits<int64_t>::max());
+  return std::min(kib * 1024, limit);
+}
 
 // A config.json that cannot be used is InvalidArgument to who wrote it; here it is a bad file.
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const std::string& directory) {
@@ -34,6 +57,11 @@ absl::Status Validate(const WorkerModelOptions& options) {
     return absl::InvalidArgumentError("--model is empty, wanted a checkpoint directory");
   }
   M1_RETURN_IF_ERROR(CheckFlagRange("threads", options.threads, 0, 1024));
+  if (std::find(std::begin(kWeightMemories), std::end(kWeightMemories), options.weights) ==
+      std::end(kWeightMemories)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--weights is \"", options.weights, "\", wanted auto, copy or mmap"));
+  }
   // Whether the word is known does not depend on the model.
   return ActivationDType(options.activation_dtype, ModelConfig()).status();
 }
@@ -62,6 +90,15 @@ absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOp
         absl::StrCat("--cpu_target \"", options.cpu_target, "\": ", backend.status().message()));
   }
   return backend;
+}
+
+WeightMemory ChooseWeightMemory(const std::string& weights, int64_t bytes) {
+  const int64_t available = AvailableBytes();
+  const bool copies = weights == "copy" || (weights == "auto" && bytes <= available / 2);
+  M1_LOG(kInfo) << "weights lie in " << (copies ? "copies with large pages" : "mapped files")
+                << " --weights=" << weights << " bytes=" << bytes
+                << " available_bytes=" << available;
+  return copies ? WeightMemory::kCopied : WeightMemory::kMapped;
 }
 
 PrefetchProgress LogLoading(std::function<bool()> is_stopped) {

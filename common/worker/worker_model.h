@@ -23,6 +23,7 @@ struct WorkerModelOptions {
   std::string activation_dtype = "auto";  // "bf16", "fp32"; "auto": that of the checkpoint
   int32_t threads = 0;                    // compute threads; 0: one per core
   std::string cpu_target;                 // instruction set; "": the best of this machine
+  std::string weights = "auto";           // "copy", "mmap"; see ChooseWeightMemory
 };
 
 // Errors: InvalidArgument naming the flag, its value and what it may be.
@@ -41,6 +42,11 @@ absl::StatusOr<WorkerModel> OpenWorkerModel(const WorkerModelOptions& options);
 
 // Kernels as the flags want them. Errors: InvalidArgument naming --cpu_target.
 absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOptions& options);
+
+// Where `bytes` of weights shall lie by --weights. "auto": in copies, if these take at most half of
+// the memory that the system and its limit for this process allow: others may load beside us.
+// Logs the choice. `weights` is valid.
+WeightMemory ChooseWeightMemory(const std::string& weights, int64_t bytes);
 
 // Logs every two seconds how far loading is; loading ends with Cancelled once `is_stopped`.
 PrefetchProgress LogLoading(std::function<bool()> is_stopped);

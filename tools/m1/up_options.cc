@@ -23,6 +23,7 @@ constexpr ServerFlag kServerFlags[] = {
     {"activation_dtype", kExpert | kAttention},
     {"threads", kExpert | kAttention},
     {"cpu_target", kExpert | kAttention},
+    {"weights", kExpert | kAttention},
     {"max_sequences", kAttention},
     {"kv_bytes", kAttention},
     {"max_context_tokens", kAttention},

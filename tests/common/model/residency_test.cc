@@ -148,9 +148,63 @@ TEST_F(ResidencyTest, ProgressCountsToTheOwnedBytesAndCanStop) {
   EXPECT_EQ(num_calls, 2);
 }
 
+std::string BytesOf(const MatrixView& matrix) {
+  return {static_cast<const char*>(matrix.values.data()),
+          static_cast<size_t>(matrix.values.num_bytes())};
+}
+
+TEST_F(ResidencyTest, CopiesStandWhereTheFileWasAndHaveItsBytes) {
+  const std::vector<int32_t> owned = {0, 1, 2, 9, 31};
+  ASSERT_OK_AND_ASSIGN(const auto other, Checkpoint::Open(path_));
+  const ExpertWeights before = checkpoint_->expert_weights(1, 9);
+  int64_t last_done = 0;
+  int64_t last_total = 0;
+  ASSERT_OK(checkpoint_->PrefetchExperts(
+      owned,
+      [&](int64_t done_bytes, int64_t total_bytes) {
+        EXPECT_GT(done_bytes, last_done);
+        last_done = done_bytes;
+        last_total = total_bytes;
+        return true;
+      },
+      WeightMemory::kCopied));
+  EXPECT_EQ(last_done, last_total);
+  EXPECT_GE(last_total, checkpoint_->expert_weight_bytes(owned));
+  EXPECT_LE(MappedRss(path_), 12 * kFaultAroundBytes);
+  EXPECT_EQ(checkpoint_->expert_weights(1, 9).w1.values.data(), before.w1.values.data());
+  for (int32_t layer = 0; layer < 2; ++layer) {
+    for (const int32_t expert : all_) {
+      const ExpertWeights copied = checkpoint_->expert_weights(layer, expert);
+      const ExpertWeights mapped = other->expert_weights(layer, expert);
+      EXPECT_EQ(BytesOf(copied.w1), BytesOf(mapped.w1)) << layer << " " << expert;
+      EXPECT_EQ(BytesOf(copied.w2), BytesOf(mapped.w2)) << layer << " " << expert;
+      EXPECT_EQ(BytesOf(copied.w3), BytesOf(mapped.w3)) << layer << " " << expert;
+    }
+  }
+}
+
+TEST_F(ResidencyTest, CopiesOutliveTheFilesBytes) {
+  ASSERT_OK_AND_ASSIGN(const auto other, Checkpoint::Open(path_));
+  const std::string expected = BytesOf(other->expert_weights(1, 31).w2);
+  ASSERT_OK(checkpoint_->PrefetchExperts({31}, nullptr, WeightMemory::kCopied));
+  std::filesystem::resize_file(path_ + "/model.safetensors", 4096);
+  EXPECT_EQ(BytesOf(checkpoint_->expert_weights(1, 31).w2), expected);
+}
+
+TEST_F(ResidencyTest, CopyingThatStopsLeavesTheFileInPlace) {
+  ASSERT_OK_AND_ASSIGN(const auto other, Checkpoint::Open(path_));
+  EXPECT_THAT(checkpoint_->PrefetchExperts(
+                  all_, [](int64_t, int64_t) { return false; }, WeightMemory::kCopied),
+              StatusIs(absl::StatusCode::kCancelled, testing::HasSubstr("loading was stopped")));
+  EXPECT_EQ(BytesOf(checkpoint_->expert_weights(0, 0).w1), BytesOf(other->expert_weights(0, 0).w1));
+}
+
 TEST_F(ResidencyTest, AFileThatWasShortenedIsAnErrorOfPrefetch) {
   std::filesystem::resize_file(path_ + "/model.safetensors", 4096);
   EXPECT_THAT(checkpoint_->PrefetchExperts({31}),
+              StatusIs(absl::StatusCode::kDataLoss,
+                       testing::HasSubstr(path_ + ": weights cannot be read")));
+  EXPECT_THAT(checkpoint_->PrefetchExperts({31}, nullptr, WeightMemory::kCopied),
               StatusIs(absl::StatusCode::kDataLoss,
                        testing::HasSubstr(path_ + ": weights cannot be read")));
 }

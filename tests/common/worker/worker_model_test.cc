@@ -32,6 +32,8 @@ TEST(WorkerModelTest, ErrorsNameTheFlag) {
   check("--model is empty", [](auto& options) { options.directory = ""; });
   check("--threads is -1, wanted 0 to 1024", [](auto& options) { options.threads = -1; });
   check("--threads is 1025", [](auto& options) { options.threads = 1025; });
+  check("--weights is \"ram\", wanted auto, copy or mmap",
+        [](auto& options) { options.weights = "ram"; });
   check("--activation_dtype is \"fp16\"", [](auto& options) { options.activation_dtype = "fp16"; });
 }
 
@@ -67,6 +69,14 @@ TEST(WorkerModelTest, UnknownInstructionSetIsTheFlagsFault) {
   options.cpu_target = "abacus";
   EXPECT_THAT(OpenWorkerModel(options),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--cpu_target \"abacus\"")));
+}
+
+TEST(WorkerModelTest, WeightsAreCopiedWhereThatIsAskedForOrFits) {
+  constexpr int64_t kMoreThanAnyMachineHas = int64_t{1} << 60;
+  EXPECT_EQ(ChooseWeightMemory("copy", kMoreThanAnyMachineHas), WeightMemory::kCopied);
+  EXPECT_EQ(ChooseWeightMemory("mmap", 1), WeightMemory::kMapped);
+  EXPECT_EQ(ChooseWeightMemory("auto", kMoreThanAnyMachineHas), WeightMemory::kMapped);
+  EXPECT_EQ(ChooseWeightMemory("auto", 1), WeightMemory::kCopied);
 }
 
 TEST(WorkerModelTest, LoadingStopsWhenAsked) {
