@@ -148,21 +148,22 @@ void Engine::ReportPreempted(const SequenceKey& key) {
 }
 
 bool Engine::RunStep() {
-  const absl::Time started = absl::Now();
   StepPlan plan = policy_.Plan();
   for (const SequenceKey& key : plan.preempted) ReportPreempted(key);
   for (const SlotPreparation& slot : plan.preparations) Prepare(slot);
   if (!plan.rows.empty()) {
     std::vector<LogitPurpose> purposes;
     const StepBatch batch = MakeBatch(plan, purposes);
+    // Copies of kept prompts are rare, and more or fewer rows would not make them shorter.
+    const absl::Time started = absl::Now();
     const absl::Status status = StepError(
         forward_->Run(batch, [&](int64_t first, TensorView logits, std::span<const float> lse) {
           return HandleRows(std::span<const LogitPurpose>(purposes).subspan(
                                 static_cast<size_t>(first), lse.size()),
                             logits, lse);
         }));
-    FinishStep(plan, status);
     policy_.RecordStep(plan, absl::Now() - started);
+    FinishStep(plan, status);
   }
   UpdateStats(plan);
   return !plan.rows.empty();
@@ -247,6 +248,11 @@ void Engine::Finish(const SequenceKey& key, FinishedSequence finished) {
 }
 
 void Engine::Deliver() {
+  for (const PromptGroupKey& key : policy_.TakeLostPrompts()) {
+    if (Client* client = FindClient(key.client_id)) {
+      client->events.lost_prompt_groups.push_back(key.prompt_group);
+    }
+  }
   {
     MutexLock lock(&sent_mutex_);
     for (auto& [client_id, sent] : sent_) {

@@ -1,8 +1,8 @@
 // Sequences that share a prompt: the state at its end is kept for those that are still to come.
 //
 // A kept prompt holds one state slot, shares the full KV blocks with the sequences that have them,
-// and has a copy of the last, partial one. Nothing depends on it but time: it may go whenever its
-// memory is wanted, and what comes then computes the prompt again, to the same bits.
+// and has a copy of the last, partial one. No bit depends on it: what comes after it is gone
+// computes the prompt again. It has the seniority of the sequence that computed it.
 #pragma once
 
 #include <compare>
@@ -10,6 +10,8 @@
 #include <map>
 #include <optional>
 #include <vector>
+
+#include "absl/functional/function_ref.h"
 
 #include "attention_worker/lease_pool.h"
 
@@ -23,14 +25,27 @@ struct PromptGroupKey {
   friend auto operator<=>(const PromptGroupKey&, const PromptGroupKey&) = default;
 };
 
+// Who goes first: the higher priority, then who came earlier.
+struct Seniority {
+  int32_t priority = 0;
+  int64_t arrival_order = 0;
+
+  bool IsAbove(const Seniority& other) const {
+    return priority != other.priority ? priority > other.priority
+                                      : arrival_order < other.arrival_order;
+  }
+};
+
 struct KeptPrompt {
   std::vector<int32_t> token_ids;  // whose state it is
+  Seniority seniority;
   Lease slot;
   Lease blocks;
 };
 
 struct PromptGroup {
-  bool is_released = false;  // no more sequences of it will be sent
+  bool is_released = false;  // no more sequences of it will be sent, as far as is known
+  bool is_promised = false;  // the client counts on a kept prompt
   std::optional<KeptPrompt> kept;
 };
 
@@ -40,23 +55,28 @@ class PromptGroups {
   // `blocks` is the pool of the kept blocks and must outlive the groups.
   explicit PromptGroups(const LeasePool* blocks) : blocks_(blocks) {}
 
-  PromptGroup& Open(const PromptGroupKey& key) { return groups_[key]; }
+  // Known from here on, and not released: more of it may be sent.
+  PromptGroup& Open(const PromptGroupKey& key);
   PromptGroup* Find(const PromptGroupKey& key);  // null: unknown
   const PromptGroup* Find(const PromptGroupKey& key) const;
   void Remove(const PromptGroupKey& key) { groups_.erase(key); }
   void RemoveClient(int64_t client_id);
   void Clear() { groups_.clear(); }
   std::vector<PromptGroupKey> Keys() const;
+  int64_t size() const { return static_cast<int64_t>(groups_.size()); }
 
-  // What dropping all kept prompts but that of `spared` would set free.
-  int64_t num_droppable_slots(const PromptGroup* spared = nullptr) const;
-  int64_t num_droppable_blocks(const PromptGroup* spared = nullptr) const;
-  // Drops the kept prompt of the first group but `spared`, in the order of keys, of those that set
-  // a block free if `for_blocks`. False: there is none.
-  bool DropOne(bool for_blocks, const PromptGroup* spared = nullptr);
+  // Of groups with a kept prompt.
+  using Filter = absl::FunctionRef<bool(const PromptGroup& group)>;
+  int64_t num_kept() const;
+  // What dropping all kept prompts that may go would set free.
+  int64_t num_droppable_slots(Filter may_go) const;
+  int64_t num_droppable_blocks(Filter may_go) const;
+  // Drops the most junior kept prompt of those that may go, and that set a block free if
+  // `for_blocks`. False: there is none.
+  bool DropOne(bool for_blocks, Filter may_go);
 
  private:
-  int64_t NumOwnBlocks(const PromptGroup& group) const;
+  int64_t NumOwnBlocks(const KeptPrompt& kept) const;
 
   const LeasePool* const blocks_;
   std::map<PromptGroupKey, PromptGroup> groups_;

@@ -131,6 +131,7 @@ v1::RunEvent StepEvent(const StepEvents& events) {
   }
   for (const int64_t id : events.preempted_sequence_ids) step.add_preempted_sequence_ids(id);
   for (const int64_t id : events.paused_sequence_ids) step.add_paused_sequence_ids(id);
+  for (const int64_t group : events.lost_prompt_groups) step.add_lost_prompt_groups(group);
   v1::Credits& credits = *step.mutable_credits();
   credits.set_handled_start_count(events.credits.handled_start_count);
   credits.set_state_slots(events.credits.state_slots);

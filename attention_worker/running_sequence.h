@@ -57,6 +57,7 @@ struct Sequence {
     return shared_tokens > 0 && next_prompt_index > shared_tokens && num_computed == 0;
   }
   PromptGroupKey group_key() const { return {key.client_id, start.prompt_group}; }
+  Seniority seniority() const { return {start.priority, start.arrival_order}; }
   bool decodes() const { return num_computed > 0 && num_pending() == 1; }
   bool holds_memory() const { return slot.size() > 0; }
   int32_t state_slot() const { return slot.ids()[0]; }

@@ -97,11 +97,13 @@ struct StepEvents {
   std::vector<FinishedSequence> finished;
   std::vector<int64_t> preempted_sequence_ids;
   std::vector<int64_t> paused_sequence_ids;
+  std::vector<int64_t> lost_prompt_groups;  // whose next sequence computes the prompt
   Credits credits;
 
   bool empty() const {
     return tokens.empty() && prompt_tokens.empty() && finished.empty() &&
-           preempted_sequence_ids.empty() && paused_sequence_ids.empty();
+           preempted_sequence_ids.empty() && paused_sequence_ids.empty() &&
+           lost_prompt_groups.empty();
   }
 };
 

@@ -8,6 +8,10 @@
 namespace m1 {
 namespace {
 
+// Copies of kept prompts that a step makes while others wait for their next token. At full size one
+// is 350 MiB.
+constexpr int kMaxCopiesBesideDecoding = 2;
+
 // One block more than the tokens need, so that a sequence can decode for a while; less only where
 // the pool ends.
 int64_t BlocksToAdmit(const Sequence& sequence, const StepLimits& limits) {
@@ -18,7 +22,6 @@ int64_t NumFullBlocks(const KeptPrompt& kept) {
   return static_cast<int64_t>(kept.token_ids.size()) / kKvBlockTokens;
 }
 
-bool HoldsMemory(const Sequence& sequence) { return sequence.holds_memory(); }
 bool Waits(const Sequence& sequence) { return sequence.phase == SequencePhase::kWaiting; }
 // Its state may be kept when it comes to the end of what is shared.
 bool ComputesShared(const Sequence& sequence) {
@@ -42,16 +45,20 @@ PromptGroup* StepPolicy::UsableGroup(const Sequence& sequence) {
   PromptGroup* group = groups_.Find(sequence.group_key());
   if (group == nullptr || !group->kept) return group;
   const std::vector<int32_t>& kept = group->kept->token_ids;
-  const bool is_same = static_cast<int64_t>(kept.size()) == sequence.shared_tokens &&
-                       std::equal(kept.begin(), kept.end(), sequence.tokens.begin());
-  return is_same ? group : nullptr;
+  const bool begins_so = static_cast<int64_t>(kept.size()) <= sequence.shared_tokens &&
+                         std::equal(kept.begin(), kept.end(), sequence.tokens.begin());
+  return begins_so ? group : nullptr;
 }
 
 void StepPolicy::Admit(StepPlan& plan) {
+  const bool others_decode = AnyDecodes();
+  int num_copies = 0;
   for (Sequence* sequence : InPhase(SequencePhase::kWaiting)) {
     const PromptGroup* group = UsableGroup(*sequence);
     if (group != nullptr && !group->kept && AnyOther(*sequence, ComputesShared)) continue;
+    if (others_decode && num_copies >= kMaxCopiesBesideDecoding) break;
     if (!TryAdmit(*sequence, plan)) break;
+    num_copies += sequence->num_computed > 0 ? 1 : 0;
     sequence->phase = SequencePhase::kResident;
     plan.admitted.push_back(sequence);
   }
@@ -62,7 +69,7 @@ bool StepPolicy::TryAdmit(Sequence& sequence, StepPlan& plan) {
   PromptGroup* group = UsableGroup(sequence);
   if (group != nullptr && group->kept) return TryFork(sequence, *group, plan);
   const int64_t num_blocks = BlocksToAdmit(sequence, limits_);
-  if (!MakeRoom(1, num_blocks, nullptr)) return false;
+  if (!MakeRoom(sequence, 1, num_blocks, nullptr)) return false;
   M1_CHECK(sequence.slot.GrowTo(1) && sequence.blocks.GrowTo(num_blocks));
   plan.preparations.push_back({.slot = sequence.state_slot()});
   return true;
@@ -72,15 +79,15 @@ bool StepPolicy::TryFork(Sequence& sequence, PromptGroup& group, StepPlan& plan)
   const int64_t num_blocks = BlocksToAdmit(sequence, limits_);
   const bool is_last = group.is_released && !AnyOther(sequence, Waits);
   if (!is_last) {
-    if (MakeRoom(1, num_blocks - NumFullBlocks(*group.kept), &group)) {
+    if (MakeRoom(sequence, 1, num_blocks - NumFullBlocks(*group.kept), &group)) {
       BeginAtKept(sequence, *group.kept, num_blocks, plan);
       return true;
     }
     // One that runs will make room; without one the prompt cannot be kept any longer.
-    if (AnyOther(sequence, HoldsMemory)) return false;
+    if (AnyHoldsMemory()) return false;
   }
-  if (!MakeRoom(0, num_blocks - group.kept->blocks.size(), &group)) return false;
-  sequence.num_computed = sequence.shared_tokens;
+  if (!MakeRoom(sequence, 0, num_blocks - group.kept->blocks.size(), &group)) return false;
+  sequence.num_computed = static_cast<int64_t>(group.kept->token_ids.size());
   sequence.slot = std::move(group.kept->slot);
   sequence.blocks = std::move(group.kept->blocks);
   M1_CHECK(sequence.blocks.GrowTo(num_blocks));
@@ -92,7 +99,7 @@ bool StepPolicy::TryFork(Sequence& sequence, PromptGroup& group, StepPlan& plan)
 void StepPolicy::BeginAtKept(Sequence& sequence, const KeptPrompt& kept, int64_t num_blocks,
                              StepPlan& plan) {
   const int64_t num_shared = NumFullBlocks(kept);
-  sequence.num_computed = sequence.shared_tokens;
+  sequence.num_computed = static_cast<int64_t>(kept.token_ids.size());
   sequence.blocks.Share(kept.blocks, num_shared);
   M1_CHECK(sequence.slot.GrowTo(1) && sequence.blocks.GrowTo(num_blocks));
   SlotPreparation copy{.slot = sequence.state_slot(), .from_slot = kept.slot.ids()[0]};
@@ -111,11 +118,14 @@ std::optional<SlotPreparation> StepPolicy::KeepPrompt(const Sequence& sequence) 
   PromptGroup* group = groups_.Find(sequence.group_key());
   if (group == nullptr || group->kept) return std::nullopt;
   if (group->is_released && !AnyOther(sequence, Waits)) return std::nullopt;
+  // Never more than half of the slots, or too few would be left to run.
+  if (groups_.num_kept() >= std::max<int64_t>(1, slots_.capacity() / 2)) return std::nullopt;
   const int64_t num_full = sequence.shared_tokens / kKvBlockTokens;
   const int64_t num_blocks = NumKvBlocks(sequence.shared_tokens);
   if (slots_.num_free() < 1 || blocks_.num_free() < num_blocks - num_full) return std::nullopt;
   KeptPrompt kept{
       .token_ids = {sequence.tokens.begin(), sequence.tokens.begin() + sequence.shared_tokens},
+      .seniority = sequence.seniority(),
       .slot = Lease(&slots_),
       .blocks = Lease(&blocks_)};
   kept.blocks.Share(sequence.blocks, num_full);
@@ -129,26 +139,65 @@ std::optional<SlotPreparation> StepPolicy::KeepPrompt(const Sequence& sequence) 
   return copy;
 }
 
-bool StepPolicy::MakeRoom(int64_t slots, int64_t blocks, const PromptGroup* spared) {
-  if (slots_.num_free() + groups_.num_droppable_slots(spared) < slots ||
-      blocks_.num_free() + groups_.num_droppable_blocks(spared) < blocks) {
+bool StepPolicy::AnyHoldsMemory() const {
+  return std::any_of(sequences_.begin(), sequences_.end(),
+                     [](const auto& entry) { return entry.second->holds_memory(); });
+}
+
+bool StepPolicy::AnyDecodes() const {
+  return std::any_of(sequences_.begin(), sequences_.end(), [](const auto& entry) {
+    return entry.second->phase == SequencePhase::kResident && entry.second->decodes();
+  });
+}
+
+bool StepPolicy::MakeRoom(const Sequence& sequence, int64_t slots, int64_t blocks,
+                          const PromptGroup* spared) {
+  const bool nobody_else_will = !AnyHoldsMemory();
+  const auto may_go = [&](const PromptGroup& group) {
+    return &group != spared &&
+           (nobody_else_will || sequence.seniority().IsAbove(group.kept->seniority));
+  };
+  if (slots_.num_free() + groups_.num_droppable_slots(may_go) < slots ||
+      blocks_.num_free() + groups_.num_droppable_blocks(may_go) < blocks) {
     return false;
   }
-  while (slots_.num_free() < slots) M1_CHECK(groups_.DropOne(/*for_blocks=*/false, spared));
-  while (blocks_.num_free() < blocks) M1_CHECK(groups_.DropOne(/*for_blocks=*/true, spared));
+  while (slots_.num_free() < slots) M1_CHECK(groups_.DropOne(/*for_blocks=*/false, may_go));
+  while (blocks_.num_free() < blocks) M1_CHECK(groups_.DropOne(/*for_blocks=*/true, may_go));
   return true;
 }
 
+// Those that nobody waits for any more, and those of which nothing is left.
 void StepPolicy::DropUnwantedPrompts() {
   for (const PromptGroupKey& key : groups_.Keys()) {
-    if (!groups_.Find(key)->is_released) continue;
-    const bool is_wanted =
-        std::any_of(sequences_.begin(), sequences_.end(), [&](const auto& entry) {
-          return entry.second->start.prompt_group != 0 && entry.second->group_key() == key &&
-                 (Waits(*entry.second) || ComputesShared(*entry.second));
-        });
-    if (!is_wanted) groups_.Remove(key);
+    bool is_wanted = false;
+    bool has_members = false;
+    for (const auto& [name, sequence] : sequences_) {
+      if (sequence->start.prompt_group == 0 || sequence->group_key() != key) continue;
+      has_members = true;
+      is_wanted = is_wanted || Waits(*sequence) || ComputesShared(*sequence);
+    }
+    const PromptGroup& group = *groups_.Find(key);
+    const bool is_over =
+        group.is_released ? !is_wanted : !group.kept && !has_members && !group.is_promised;
+    if (is_over) groups_.Remove(key);
   }
+}
+
+std::vector<PromptGroupKey> StepPolicy::TakeLostPrompts() {
+  std::vector<PromptGroupKey> lost;
+  for (const PromptGroupKey& key : groups_.Keys()) {
+    PromptGroup& group = *groups_.Find(key);
+    const bool will_be_kept =
+        group.kept || std::any_of(sequences_.begin(), sequences_.end(), [&](const auto& entry) {
+          const Sequence& sequence = *entry.second;
+          return sequence.start.prompt_group != 0 && sequence.group_key() == key &&
+                 sequence.num_computed < sequence.shared_tokens;
+        });
+    if (will_be_kept || !group.is_promised) continue;
+    group.is_promised = false;
+    if (!group.is_released) lost.push_back(key);
+  }
+  return lost;
 }
 
 void StepPolicy::ReleaseGroup(const PromptGroupKey& key) {
@@ -170,11 +219,15 @@ int64_t StepPolicy::BlocksToWaitFor(const Sequence& sequence) const {
 }
 
 int64_t StepPolicy::num_grantable_slots() const {
-  return std::max<int64_t>(0, slots_.num_free() + groups_.num_droppable_slots() - num_waiting());
+  const int64_t kept = AnyHoldsMemory() ? 0 : groups_.num_kept();
+  return std::max<int64_t>(0, slots_.num_free() + kept - num_waiting());
 }
 
 int64_t StepPolicy::num_grantable_blocks() const {
-  int64_t free = blocks_.num_free() + groups_.num_droppable_blocks();
+  int64_t free = blocks_.num_free();
+  if (!AnyHoldsMemory()) {
+    free += groups_.num_droppable_blocks([](const PromptGroup& /*group*/) { return true; });
+  }
   for (const auto& [key, sequence] : sequences_) {
     if (sequence->phase == SequencePhase::kWaiting) free -= BlocksToWaitFor(*sequence);
   }

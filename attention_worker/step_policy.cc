@@ -16,10 +16,8 @@ constexpr int32_t kMaxCandidates = 20;
 
 // Higher priority first, then first come first served.
 bool Senior(const Sequence* a, const Sequence* b) {
-  if (a->start.priority != b->start.priority) return a->start.priority > b->start.priority;
-  if (a->start.arrival_order != b->start.arrival_order) {
-    return a->start.arrival_order < b->start.arrival_order;
-  }
+  if (a->seniority().IsAbove(b->seniority())) return true;
+  if (b->seniority().IsAbove(a->seniority())) return false;
   return a->key < b->key;
 }
 
@@ -220,7 +218,8 @@ void StepPolicy::GrowLeases(StepPlan& plan) {
     Sequence* sequence = Find(key);
     if (sequence == nullptr) continue;  // it made room for an earlier one
     while (!sequence->blocks.GrowTo(NumKvBlocks(sequence->num_tokens()))) {
-      if (groups_.DropOne(/*for_blocks=*/true)) continue;
+      const auto any = [](const PromptGroup& /*group*/) { return true; };
+      if (groups_.DropOne(/*for_blocks=*/true, any)) continue;
       if (!PreemptFor(*sequence, plan)) break;
     }
   }

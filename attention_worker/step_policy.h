@@ -9,7 +9,8 @@
 // for it.
 //
 // Of sequences that share a prompt (prompt_groups.h) one computes it; the others wait for that and
-// begin at its end, if it could be kept.
+// begin at its end, if it could be kept. A kept prompt goes when a sequence that runs needs its
+// memory to grow, for one that waits and is senior to it, and when nobody else will make room.
 #pragma once
 
 #include <cstdint>
@@ -82,6 +83,9 @@ class StepPolicy {
   // step.
   std::optional<SlotPreparation> KeepPrompt(const Sequence& sequence);
   void DropKeptPrompts() { groups_.Clear(); }
+  // Groups, not released, of which a sequence was added since they were last here, and whose prompt
+  // is neither kept nor going to be: the next sequence will compute it.
+  std::vector<PromptGroupKey> TakeLostPrompts();
   std::vector<SequenceKey> Keys() const;
 
   StepPlan Plan();
@@ -97,8 +101,10 @@ class StepPolicy {
   // Of a block in use, how many share it.
   int32_t num_block_holders(int32_t block) const { return blocks_.num_holders(block); }
   int64_t num_forks() const { return num_forks_; }  // so far
-  int64_t num_kept_prompts() const { return groups_.num_droppable_slots(); }
-  // Free places, and those of kept prompts, less what waiting sequences will take; never negative.
+  int64_t num_kept_prompts() const { return groups_.num_kept(); }
+  int64_t num_prompt_groups() const { return groups_.size(); }
+  // Free places, less what waiting sequences will take; never negative. Those of kept prompts are
+  // free when nobody else holds memory.
   int64_t num_grantable_slots() const;
   int64_t num_grantable_blocks() const;
 
@@ -109,8 +115,11 @@ class StepPolicy {
   bool TryAdmit(Sequence& sequence, StepPlan& plan);
   bool TryFork(Sequence& sequence, PromptGroup& group, StepPlan& plan);
   void BeginAtKept(Sequence& sequence, const KeptPrompt& kept, int64_t num_blocks, StepPlan& plan);
-  // Drops kept prompts, but not that of `spared`, if that makes so much free.
-  bool MakeRoom(int64_t slots, int64_t blocks, const PromptGroup* spared);
+  // For a sequence that waits: drops kept prompts, but not that of `spared`, if that makes so much
+  // free.
+  bool MakeRoom(const Sequence& sequence, int64_t slots, int64_t blocks, const PromptGroup* spared);
+  bool AnyHoldsMemory() const;
+  bool AnyDecodes() const;
   void DropUnwantedPrompts();
   PromptGroup* UsableGroup(const Sequence& sequence);
   // Another one of the group, for which `is_meant` holds.

@@ -7,7 +7,7 @@
 namespace m1 {
 
 // Bumped whenever a worker-to-worker message changes its meaning.
-inline constexpr int32_t kProtocolRevision = 3;
+inline constexpr int32_t kProtocolRevision = 4;
 
 struct WorkerIdentity {
   std::string fingerprint;       // Checkpoint::fingerprint()

@@ -71,6 +71,7 @@ class World {
     EXPECT_EQ(policy_.num_kept_prompts(), 0);
     EXPECT_EQ(policy_.num_used_slots(), 0);
     EXPECT_EQ(policy_.num_used_blocks(), 0);
+    EXPECT_EQ(policy_.num_prompt_groups(), 0);
   }
 
   const StepPolicy& policy() const { return policy_; }
@@ -105,15 +106,19 @@ class World {
 
   // Against credits, now and then beyond them.
   void StartSome() {
-    while (!again_.empty() && MayStart()) {
-      // Of a released group nothing is started.
-      if (!groups_.contains(again_.back().prompt_group)) again_.back().prompt_group = 0;
-      ASSERT_TRUE(policy_.Add({1, again_.back().sequence_id}, again_.back()).ok());
+    while (!again_.empty() && MayStart(again_.back())) {
+      SequenceStart& start = again_.back();
+      const int64_t group = start.prompt_group;
+      const bool is_alone = group == 0 || (!groups_.contains(group) && Chance(2));
+      if (is_alone) start.prompt_group = 0;
+      ASSERT_TRUE(policy_.Add({1, start.sequence_id}, start).ok());
       again_.pop_back();
+      // Released before: begun anew by this start.
+      if (!is_alone && !groups_.contains(group)) groups_[group];
     }
     for (auto it = groups_.begin(); it != groups_.end();) {
       Group& group = it->second;
-      if (MayStart()) {
+      if (!group.to_come.empty() && MayStart(group.to_come.back())) {
         const SequenceStart start = group.to_come.back();
         group.to_come.pop_back();
         ASSERT_TRUE(policy_.Add({1, start.sequence_id}, start).ok());
@@ -128,8 +133,12 @@ class World {
     }
   }
 
-  bool MayStart() {
-    return policy_.num_grantable_slots() > 0 || (policy_.num_waiting() < 10 && Chance(60));
+  bool MayStart(const SequenceStart& start) {
+    const int64_t num_blocks = std::min(
+        NumKvBlocks(static_cast<int64_t>(start.token_ids.size())) + 1, policy_.limits().kv_blocks);
+    const bool is_granted =
+        policy_.num_grantable_slots() > 0 && policy_.num_grantable_blocks() >= num_blocks;
+    return is_granted || (policy_.num_waiting() < 10 && Chance(60));
   }
 
   void Interfere() {
@@ -175,6 +184,10 @@ class World {
     for (const PlannedRows& rows : plan.rows) Compute(rows);
     if (testing::Test::HasFatalFailure()) return;
     for (const PlannedRows& rows : plan.rows) Advance(rows);
+    for (const PromptGroupKey& key : policy_.TakeLostPrompts()) {
+      ASSERT_TRUE(groups_.contains(key.prompt_group)) << "word of a group that was released";
+    }
+    ASSERT_LE(policy_.num_kept_prompts(), std::max(1, policy_.limits().max_sequences / 2));
   }
 
   void Compute(const PlannedRows& rows) {
@@ -260,6 +273,11 @@ class PromptGroupsTest : public testing::Test {
     start.prompt_group = 1;
     return start;
   }
+  static SequenceStart Other(int64_t id, int32_t num_tokens = 10) {
+    SequenceStart start = Start(id, num_tokens);
+    start.prompt_group = 0;
+    return start;
+  }
   static StepLimits Limits(int32_t max_sequences, int64_t kv_blocks) {
     return {.max_sequences = max_sequences,
             .kv_blocks = kv_blocks,
@@ -288,6 +306,8 @@ TEST_F(PromptGroupsTest, OneComputesThePromptTheOthersBeginAtItsEnd) {
   for (int64_t id = 1; id <= 4; ++id) ASSERT_TRUE(policy.Add({1, id}, Start(id)).ok());
   EXPECT_EQ(Step(policy), (Rows{{1, 129}}));
   EXPECT_EQ(policy.num_kept_prompts(), 1);
+  // Only so many copies while others decode.
+  EXPECT_EQ(Step(policy), (Rows{{1, 1}, {2, 1}, {3, 1}}));
   EXPECT_EQ(Step(policy), (Rows{{1, 1}, {2, 1}, {3, 1}, {4, 1}}));
   EXPECT_EQ(policy.num_forks(), 3);
   // Two full blocks once; a copy of the third each, and one more to go on: with the kept one's.
@@ -318,25 +338,120 @@ TEST_F(PromptGroupsTest, IsKeptUntilTheLastHasBegun) {
   EXPECT_EQ(Step(policy), (Rows{{2, 1}, {3, 1}}));
 }
 
-TEST_F(PromptGroupsTest, OthersNeedNotWaitForAKeptPrompt) {
+TEST_F(PromptGroupsTest, WhoCameLaterWaitsAsLongAsSomebodyRuns) {
   StepPolicy policy(Limits(2, 40));
   ASSERT_TRUE(policy.Add({1, 1}, Start(1)).ok());
   Step(policy);
   ASSERT_EQ(policy.num_kept_prompts(), 1);
-  EXPECT_EQ(policy.num_grantable_slots(), 1);
-  SequenceStart other = Start(2, 10);
-  other.prompt_group = 0;
-  ASSERT_TRUE(policy.Add({1, 2}, other).ok());
-  EXPECT_EQ(Step(policy), (Rows{{1, 1}, {2, 10}}));
+  EXPECT_EQ(policy.num_grantable_slots(), 0);
+  ASSERT_TRUE(policy.Add({1, 2}, Other(2)).ok());
+  EXPECT_EQ(Step(policy), (Rows{{1, 1}}));
+  policy.Remove({1, 1});
+  EXPECT_EQ(Step(policy), (Rows{{2, 10}}));
+  EXPECT_EQ(policy.num_kept_prompts(), 1);
+}
+
+TEST_F(PromptGroupsTest, WhoIsSeniorDoesNotWait) {
+  StepPolicy policy(Limits(2, 40));
+  ASSERT_TRUE(policy.Add({1, 2}, Start(2)).ok());
+  Step(policy);
+  SequenceStart senior = Other(3);
+  senior.priority = 1;
+  ASSERT_TRUE(policy.Add({1, 3}, senior).ok());
+  EXPECT_EQ(Step(policy), (Rows{{2, 1}, {3, 10}}));
   EXPECT_EQ(policy.num_kept_prompts(), 0);
+  EXPECT_EQ(policy.TakeLostPrompts(), (std::vector<PromptGroupKey>{{1, 1}}));
+  EXPECT_EQ(policy.TakeLostPrompts(), (std::vector<PromptGroupKey>{}));  // said once
+}
+
+TEST_F(PromptGroupsTest, GoesWhenNobodyRunsThatCouldMakeRoom) {
+  StepPolicy policy(Limits(2, 6));
+  ASSERT_TRUE(policy.Add({1, 1}, Start(1)).ok());
+  Step(policy);
+  policy.Remove({1, 1});
+  ASSERT_EQ(policy.num_kept_prompts(), 1);
+  EXPECT_EQ(policy.num_grantable_slots(), 2);
+  EXPECT_EQ(policy.num_grantable_blocks(), 6);
+  ASSERT_TRUE(policy.Add({1, 2}, Other(2, 300)).ok());
+  EXPECT_EQ(Step(policy), (Rows{{2, 300}}));
+  EXPECT_EQ(policy.num_kept_prompts(), 0);
+}
+
+// Sixteen samples on four slots, and always short ones that want theirs.
+TEST_F(PromptGroupsTest, ShortOnesDoNotCostThePromptAgain) {
+  StepPolicy policy(Limits(4, 60));
+  int64_t num_rows = 0;
+  int64_t next_other = 1000;
+  int64_t next_sample = 1;
+  for (int step = 0; step < 2000 && (next_sample <= 16 || policy.Find({1, 16})); ++step) {
+    // By turns, as a router with two clients would.
+    while (policy.num_grantable_slots() > 0) {
+      const bool is_sample = next_sample <= 16 && next_other % 2 == next_sample % 2;
+      const int64_t id = is_sample ? next_sample++ : next_other++;
+      ASSERT_TRUE(policy.Add({1, id}, is_sample ? Start(id) : Other(id, 10)).ok());
+    }
+    for (const auto& [id, rows] : Step(policy)) {
+      num_rows += id <= 16 ? rows : 0;
+      if (policy.Find({1, id})->num_generated() > 20) policy.Remove({1, id});
+    }
+  }
+  EXPECT_EQ(next_sample, 17);
+  EXPECT_LE(num_rows, 129 + 16 * 21);
+  EXPECT_GT(next_other, 1010);
+}
+
+TEST_F(PromptGroupsTest, GroupsKeepHalfOfTheSlotsAtMost) {
+  StepPolicy policy(Limits(4, 60));
+  for (int64_t id = 1; id <= 4; ++id) {
+    SequenceStart start = Start(id);
+    start.prompt_group = id;
+    ASSERT_TRUE(policy.Add({1, id}, start).ok());
+    Step(policy);
+    policy.Remove({1, id});
+  }
+  EXPECT_EQ(policy.num_kept_prompts(), 2);
+}
+
+TEST_F(PromptGroupsTest, AReplayBeginsAtTheKeptPrompt) {
+  StepPolicy policy(Limits(8, 40));
+  SequenceStart replay = Start(2);
+  replay.token_ids.insert(replay.token_ids.end(), {5, 6, 7});
+  ASSERT_TRUE(policy.Add({1, 1}, Start(1)).ok());
+  ASSERT_TRUE(policy.Add({1, 2}, replay).ok());
+  EXPECT_EQ(Step(policy), (Rows{{1, 129}}));
+  EXPECT_EQ(Step(policy), (Rows{{1, 1}, {2, 4}}));
+}
+
+TEST_F(PromptGroupsTest, AReleasedGroupMayBeginAnew) {
+  StepPolicy policy(Limits(8, 40));
+  ASSERT_TRUE(policy.Add({1, 1}, Start(1)).ok());
+  policy.ReleaseGroup({1, 1});
+  Step(policy);
+  Step(policy);
+  EXPECT_EQ(policy.num_prompt_groups(), 0);
+  ASSERT_TRUE(policy.Add({1, 2}, Start(2)).ok());
+  Step(policy);
+  ASSERT_TRUE(policy.Add({1, 3}, Start(3)).ok());
+  EXPECT_EQ(Step(policy), (Rows{{1, 1}, {2, 1}, {3, 1}}));
+}
+
+TEST_F(PromptGroupsTest, GroupsOfWhichNothingIsLeftAreForgotten) {
+  StepPolicy policy(Limits(4, 40));
+  for (int64_t id = 1; id <= 1000; ++id) {
+    SequenceStart start = Start(id, 10);
+    start.prompt_group = id;
+    ASSERT_TRUE(policy.Add({1, id}, start).ok());
+    Step(policy);
+    policy.Remove({1, id});
+    policy.TakeLostPrompts();
+  }
+  EXPECT_LE(policy.num_prompt_groups(), 3);
 }
 
 TEST_F(PromptGroupsTest, GoesBeforeARunningSequenceIsPreempted) {
   StepPolicy policy(Limits(4, 5));
   ASSERT_TRUE(policy.Add({1, 1}, Start(1, 62)).ok());
-  SequenceStart other = Start(2, 10);
-  other.prompt_group = 0;
-  ASSERT_TRUE(policy.Add({1, 2}, other).ok());
+  ASSERT_TRUE(policy.Add({1, 2}, Other(2)).ok());
   for (int i = 0; i < 64; ++i) EXPECT_EQ(Step(policy).size(), 2U);
   EXPECT_EQ(policy.num_kept_prompts(), 1);
   for (int i = 0; i < 10; ++i) EXPECT_EQ(Step(policy).size(), 2U);
