@@ -33,6 +33,7 @@ class SampleSink final : public SequenceSink {
   SampleSink(std::shared_ptr<GenerateCall> call, int sample)
       : call_(std::move(call)), sample_(sample) {}
 
+  SinkState OnStarting() override { return call_->OnStarting(sample_); }
   void OnStarted(absl::Time now) override { call_->OnStarted(sample_, now); }
   SinkState OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) override {
     return call_->OnPromptTokens(sample_, first_index, std::move(tokens));
@@ -124,7 +125,7 @@ void GenerateCall::OnWriteDone(bool ok) {
       EndNow(absl::CancelledError("the client is gone"));
     } else {
       Proceed();
-      if (is_full_ && waiting_bytes_ <= kMaxBufferedBytes / 2) resumed_ids = TakeParked();
+      resumed_ids = TakeParked();
     }
   }
   if (!ok) FreeSequences();
@@ -132,11 +133,15 @@ void GenerateCall::OnWriteDone(bool ok) {
 }
 
 std::vector<int64_t> GenerateCall::TakeParked() {
-  is_full_ = false;
+  if (waiting_bytes_ <= kMaxBufferedBytes / 2) is_full_ = false;
   std::vector<int64_t> ids;
-  for (size_t i = 0; i < is_parked_.size(); ++i) {
-    if (is_parked_[i]) ids.push_back(*first_id_ + static_cast<int64_t>(i));
+  if (is_full_) return ids;
+  for (size_t i = 0; i < is_parked_.size() && num_parked_ > 0; ++i) {
+    if (num_unfinished_ - num_parked_ >= NumToRun(num_unfinished_, waiting_bytes_)) break;
+    if (!is_parked_[i]) continue;
+    ids.push_back(*first_id_ + static_cast<int64_t>(i));
     is_parked_[i] = false;
+    --num_parked_;
   }
   return ids;
 }
@@ -162,6 +167,11 @@ void GenerateCall::OnDone() {
   if (is_open) FreeSequences();  // one sample has failed, the others are not needed
   if (is_registered) context_.registry->Remove(request_->request_id, this);
   const std::shared_ptr<GenerateCall> last_reference = std::move(self_);
+}
+
+SinkState GenerateCall::OnStarting(int sample) {
+  MutexLock lock(&mutex_);
+  return end_ ? SinkState::kTakesMore : BufferState(sample);
 }
 
 void GenerateCall::OnStarted(int sample, absl::Time now) {
@@ -197,6 +207,10 @@ void GenerateCall::OnFinished(int sample, AnswerEnd end, int32_t stop_token_id, 
   v1::GenerateResponse response = MakeResponse(sample);
   *response.mutable_finish() = answer.MakeFinish(end, stop_token_id, now);
   Enqueue(response);
+  if (is_parked_[static_cast<size_t>(sample)]) {
+    is_parked_[static_cast<size_t>(sample)] = false;
+    --num_parked_;
+  }
   if (--num_unfinished_ == 0) {
     end_ = absl::OkStatus();
     ReleaseId();  // before the client can know of the end
@@ -321,7 +335,10 @@ void GenerateCall::ReleaseId() {
 SinkState GenerateCall::BufferState(int sample) {
   const auto index = static_cast<size_t>(sample);
   if (waiting_bytes_ > kMaxBufferedBytes) is_full_ = true;
-  if (is_full_) is_parked_[index] = true;
+  if (is_full_ && !is_parked_[index]) {
+    is_parked_[index] = true;
+    ++num_parked_;
+  }
   return is_parked_[index] ? SinkState::kIsFull : SinkState::kTakesMore;
 }
 

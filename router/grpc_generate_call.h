@@ -34,6 +34,14 @@ namespace m1 {
 // on (replayed to the same bits) when half of the bytes are read.
 inline constexpr int64_t kMaxBufferedBytes = 1 << 20;
 
+// How many of `num_unfinished` samples may run again when so many bytes are still waiting, at most
+// half of the buffer: one, and all when none are. So a reader that stays slow has one replayed for
+// each half of a buffer that it reads, not all.
+constexpr int64_t NumToRun(int64_t num_unfinished, int64_t waiting_bytes) {
+  const int64_t read = kMaxBufferedBytes / 2 - waiting_bytes;
+  return read < 0 ? 0 : 1 + (num_unfinished - 1) * read / (kMaxBufferedBytes / 2);
+}
+
 struct GenerateCallContext {
   Dispatcher* dispatcher = nullptr;
   CallRegistry* registry = nullptr;
@@ -63,6 +71,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void OnDone() override;
 
   // As of SequenceSink, for a sample. The first failure of a sample is the call's.
+  SinkState OnStarting(int sample);
   void OnStarted(int sample, absl::Time now);
   SinkState OnPromptTokens(int sample, int32_t first_index, std::vector<AnswerToken> tokens);
   SinkState OnTokens(int sample, std::vector<AnswerToken> tokens, absl::Time now);
@@ -93,7 +102,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void ReleaseId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Full from when the buffer is full until half of it was read.
   SinkState BufferState(int sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Not full any more: the sequences to resume.
+  // The sequences to resume, now that more was read.
   std::vector<int64_t> TakeParked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FreeSequences();
   void AbortSequences(int64_t first_id);
@@ -118,6 +127,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // By sample: was answered kIsFull since the last Resume. Only OnWriteDone clears it: later output
   // of the same step comes while the scheduler already means to park the sequence.
   std::vector<bool> is_parked_ ABSL_GUARDED_BY(mutex_);
+  int num_parked_ ABSL_GUARDED_BY(mutex_) = 0;
   bool is_done_ ABSL_GUARDED_BY(mutex_) = false;  // server_context_ is gone
 
   size_t next_prompt_id_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <set>
+#include <map>
 
 namespace m1 {
 
@@ -10,13 +10,22 @@ struct SampleGroup {
   int64_t id = 0;  // the first sample's; names the prompt to workers
   int num_samples = 1;
   int num_unstarted = 1;  // samples that no worker has had yet, and that are not over
-  // Connected workers that may keep the prompt for those.
-  std::set<int> keepers = {};
+  int num_to_start = 1;   // samples that do not run, and are not over: those, and replays
+  // Connected workers that were told of the group since it was released there; whether the prompt
+  // is kept, or being computed, as far as is known.
+  std::map<int, bool> keepers = {};
   int last_worker = -1;  // where one was started last
 
   bool was_started() const { return last_worker >= 0; }
-  // Whether a sample that starts now is to share its prompt.
-  bool shares_prompt() const { return num_samples > 1 && num_unstarted > 0; }
+  bool IsKeptOn(int worker_index) const {
+    const auto keeper = keepers.find(worker_index);
+    return keeper != keepers.end() && keeper->second;
+  }
+  // Whether a sample that is started on the worker now is to share its prompt: with those that come
+  // after it, or with what those before it have left.
+  bool SharesPromptOn(int worker_index) const {
+    return num_samples > 1 && (num_to_start > 1 || keepers.contains(worker_index));
+  }
 };
 
 // Seed of sample `index` of a request with this seed: its own for 0, else the first output of the

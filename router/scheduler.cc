@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "common/base/check.h"
 #include "common/base/status_macros.h"
 
 namespace m1 {
@@ -46,9 +47,12 @@ absl::StatusOr<int64_t> Scheduler::Submit(std::shared_ptr<const GenerationReques
     thinking.emplace(*request->thinking, options_.pieces);
     M1_RETURN_IF_ERROR(RecordEarlierTokens(*request, &*thinking));
   }
-  const int num_samples = static_cast<int>(sinks.size());
-  const auto group = std::make_shared<SampleGroup>(SampleGroup{
-      .id = next_arrival_order_, .num_samples = num_samples, .num_unstarted = num_samples});
+  const int num_samples = request->sample_count;
+  M1_CHECK(num_samples >= 1 && static_cast<size_t>(num_samples) == sinks.size());
+  const auto group = std::make_shared<SampleGroup>(SampleGroup{.id = next_arrival_order_,
+                                                               .num_samples = num_samples,
+                                                               .num_unstarted = num_samples,
+                                                               .num_to_start = num_samples});
   const int32_t max_new_tokens = BoundAtArrival(*request);
   for (int i = 0; i < num_samples; ++i) {
     auto sequence = std::make_unique<RoutedSequence>();
@@ -143,6 +147,14 @@ void Scheduler::OnStep(int worker_index, WorkerEvents events, absl::Time now) {
     Detach(sequence);
     Requeue(sequence, now);
   }
+  for (const int64_t group_id : events.lost_prompt_groups) {
+    for (const auto& entry : sequences_) {
+      SampleGroup& group = *entry.second->group;
+      if (group.id == group_id && group.keepers.contains(worker_index)) {
+        group.keepers[worker_index] = false;
+      }
+    }
+  }
   for (int64_t id : full_ids) {
     // Frees what it holds on its worker until its reader has caught up.
     if (RoutedSequence* sequence = FindRunning(worker_index, id)) CancelOnWorker(sequence);
@@ -159,28 +171,29 @@ void Scheduler::OnLost(int worker_index, absl::Time now) {
   if (!worker.is_connected) return;
   worker.is_connected = false;
   for (const auto& entry : sequences_) entry.second->group->keepers.erase(worker_index);
-  std::vector<RoutedSequence*> lost;
-  for (const auto& entry : worker.running) lost.push_back(entry.second);
-  std::sort(lost.begin(), lost.end(), [](const RoutedSequence* a, const RoutedSequence* b) {
-    return a->arrival_order < b->arrival_order;
-  });
-  for (RoutedSequence* sequence : lost) RequeueAfterLoss(sequence, now);
+  std::vector<int64_t> lost_ids;
+  for (const auto& entry : worker.running) lost_ids.push_back(entry.second->arrival_order);
+  std::sort(lost_ids.begin(), lost_ids.end());
+  for (const int64_t id : lost_ids) {
+    // The end of one sample may have been that of others.
+    if (RoutedSequence* sequence = Find(id)) RequeueAfterLoss(sequence, now);
+  }
   DispatchWaiting(now);
 }
 
 void Scheduler::Tick(absl::Time now) {
-  for (auto it = queue_.waiting().begin(); it != queue_.waiting().end();) {
-    RoutedSequence* sequence = Find(it->first);
-    ++it;  // what follows may take the sequence out of the queue
-    if (FailedAtDeadline(sequence, now)) continue;
-    const absl::Duration waited = now - sequence->arrival_time;
-    if (!sequence->group->was_started() && waited > sequence->request->queue_timeout) {
-      Fail(sequence, absl::DeadlineExceededError(absl::StrCat(
-                         "queued for ", absl::FormatDuration(waited), ", queue_timeout is ",
-                         absl::FormatDuration(sequence->request->queue_timeout))));
-      continue;
+  // Of samples that no worker has had yet one speaks for all.
+  const SampleGroup* last_group = nullptr;
+  bool any_eligible = false;
+  for (const int64_t id : Ids()) {
+    RoutedSequence* sequence = Find(id);
+    if (sequence == nullptr || FailedAtDeadline(sequence, now)) continue;
+    if (sequence->state != SequenceState::kQueued || FailedAtQueueTimeout(sequence, now)) continue;
+    if (sequence->was_started || sequence->group.get() != last_group) {
+      any_eligible = AnyEligible(*sequence);
+      last_group = sequence->was_started ? nullptr : sequence->group.get();
     }
-    if (Place(*sequence).any_eligible) {
+    if (any_eligible) {
       sequence->unserved_since = now;
     } else if (now - sequence->unserved_since > options_.worker_loss_timeout) {
       Fail(sequence, absl::UnavailableError(
@@ -191,10 +204,18 @@ void Scheduler::Tick(absl::Time now) {
   DispatchWaiting(now);
 }
 
+bool Scheduler::FailedAtQueueTimeout(RoutedSequence* sequence, absl::Time now) {
+  const absl::Duration waited = now - sequence->arrival_time;
+  if (sequence->group->was_started() || waited <= sequence->request->queue_timeout) return false;
+  Fail(sequence, absl::DeadlineExceededError(absl::StrCat(
+                     "queued for ", absl::FormatDuration(waited), ", queue_timeout is ",
+                     absl::FormatDuration(sequence->request->queue_timeout))));
+  return true;
+}
+
 bool Scheduler::FailedAtDeadline(RoutedSequence* sequence, absl::Time now) {
   if (now < sequence->request->deadline) return false;
   const bool is_queued = sequence->state == SequenceState::kQueued;
-  CancelOnWorker(sequence);
   Fail(sequence, absl::DeadlineExceededError(is_queued ? "the client's deadline passed in the queue"
                                                        : "the client's deadline passed"));
   return true;
@@ -202,9 +223,7 @@ bool Scheduler::FailedAtDeadline(RoutedSequence* sequence, absl::Time now) {
 
 void Scheduler::FailAll(const absl::Status& status) {
   while (!sequences_.empty()) {
-    RoutedSequence* sequence = sequences_.begin()->second.get();
-    CancelOnWorker(sequence);
-    Fail(sequence, status);
+    Fail(sequences_.begin()->second.get(), status);
   }
 }
 
@@ -241,6 +260,14 @@ RoutedSequence* Scheduler::Find(int64_t id) {
   return it == sequences_.end() ? nullptr : it->second.get();
 }
 
+std::vector<int64_t> Scheduler::Ids() const {
+  std::vector<int64_t> ids;
+  ids.reserve(sequences_.size());
+  for (const auto& entry : sequences_) ids.push_back(entry.first);
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
 // Null for ids of sequences that were cancelled: their last events may still be on the way.
 RoutedSequence* Scheduler::FindRunning(int worker_index, int64_t worker_sequence_id) {
   const auto& running = workers_[static_cast<size_t>(worker_index)].running;
@@ -274,7 +301,7 @@ void Scheduler::Requeue(RoutedSequence* sequence, absl::Time now) {
   }
   sequence->state = SequenceState::kQueued;
   sequence->unserved_since = now;
-  queue_.Return(sequence->ticket());
+  queue_.Return(sequence->ticket(), /*to_head=*/sequence->was_started);
 }
 
 void Scheduler::Detach(RoutedSequence* sequence) {
@@ -286,6 +313,7 @@ void Scheduler::Detach(RoutedSequence* sequence) {
   sequence->outstanding_tokens = 0;
   sequence->is_being_preempted = false;
   sequence->state = SequenceState::kParked;
+  ++sequence->group->num_to_start;
 }
 
 void Scheduler::CancelOnWorker(RoutedSequence* sequence) {
@@ -303,12 +331,19 @@ void Scheduler::Finish(RoutedSequence* sequence, AnswerEnd end, int32_t stop_tok
 
 void Scheduler::Fail(RoutedSequence* sequence, const absl::Status& status) {
   sequence->sink->OnFailed(status);
-  Erase(sequence);
+  const std::shared_ptr<const SampleGroup> group = sequence->group;  // beyond its last sequence
+  for (int i = 0; i < group->num_samples; ++i) {
+    RoutedSequence* sample = Find(group->id + i);
+    if (sample == nullptr) continue;
+    CancelOnWorker(sample);
+    Erase(sample);
+  }
 }
 
 void Scheduler::Erase(RoutedSequence* sequence) {
   Detach(sequence);
-  if (!sequence->was_started) CountStarted(sequence->group.get());
+  if (!sequence->was_started) --sequence->group->num_unstarted;
+  LeaveLine(sequence->group.get());
   queue_.Remove(sequence->arrival_order);
   queue_.Leave(sequence->ticket());
   sequences_.erase(sequence->arrival_order);

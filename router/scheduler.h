@@ -119,11 +119,15 @@ class Scheduler {
 
  private:
   RoutedSequence* Find(int64_t id);
+  std::vector<int64_t> Ids() const;  // ascending
   RoutedSequence* FindRunning(int worker_index, int64_t worker_sequence_id);
 
   void DispatchWaiting(absl::Time now);
+  // Its reader has enough: it waits for that and no longer for a worker.
+  bool ParkedForReader(RoutedSequence* sequence);
   // Ends a request that is past its client's deadline.
   bool FailedAtDeadline(RoutedSequence* sequence, absl::Time now);
+  bool FailedAtQueueTimeout(RoutedSequence* sequence, absl::Time now);
   // The answer's bound as the connected workers' contexts allow, those aside that have no room for
   // the prompt and one token more.
   int32_t BoundAtArrival(const GenerationRequest& request) const;
@@ -132,11 +136,15 @@ class Scheduler {
   // is fixed, and only who can take it there may have it.
   int64_t TokensToHold(const RoutedSequence& sequence) const;
   Placement Place(const RoutedSequence& sequence) const;
+  // Whether a ready worker may run it, now or later.
+  bool AnyEligible(const RoutedSequence& sequence) const;
+  bool IsEligible(const RoutedSequence& sequence, const WorkerState& worker, int64_t reach) const;
   std::optional<int> PreferredWorker(const RoutedSequence& sequence) const;
   // KV blocks that the worker is to have free; fewer where it may keep the prompt.
   int64_t BlocksToStart(int worker_index, const RoutedSequence& sequence) const;
-  // One sample of the group is not to be started for the first time any more.
-  void CountStarted(SampleGroup* group);
+  // One sample of the group runs now, or is over. When none is left to start its prompt need not be
+  // kept.
+  void LeaveLine(SampleGroup* group);
   void StartOn(int worker_index, RoutedSequence* sequence, absl::Time now);
   // Has running sequences of lower priority preempted for one that waits for credits, if any can.
   void MakeRoom(const RoutedSequence& sequence);
@@ -158,6 +166,7 @@ class Scheduler {
   void Detach(RoutedSequence* sequence);
   void CancelOnWorker(RoutedSequence* sequence);
   void Finish(RoutedSequence* sequence, AnswerEnd end, int32_t stop_token_id, absl::Time now);
+  // Ends the request: its sink learns why, the other samples are dropped without a word.
   void Fail(RoutedSequence* sequence, const absl::Status& status);
   void Erase(RoutedSequence* sequence);
 

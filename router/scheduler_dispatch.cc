@@ -22,7 +22,7 @@ int64_t MaxTotalTokens(const RoutedSequence& sequence) {
 void Scheduler::DispatchWaiting(absl::Time now) {
   while (const std::optional<int64_t> next = queue_.Next()) {
     RoutedSequence* sequence = Find(*next);
-    if (FailedAtDeadline(sequence, now)) continue;
+    if (FailedAtDeadline(sequence, now) || ParkedForReader(sequence)) continue;
     const Placement placement = Place(*sequence);
     if (!placement.any_eligible) {
       queue_.SetAside(*next);
@@ -37,6 +37,13 @@ void Scheduler::DispatchWaiting(absl::Time now) {
     if (!placement.worker_index) return MakeRoom(*sequence);
     StartOn(*placement.worker_index, sequence, now);
   }
+}
+
+bool Scheduler::ParkedForReader(RoutedSequence* sequence) {
+  if (sequence->sink->OnStarting() != SinkState::kIsFull) return false;
+  queue_.Remove(sequence->arrival_order);
+  sequence->state = SequenceState::kParked;
+  return true;
 }
 
 int64_t Scheduler::TokensToHold(const RoutedSequence& sequence) const {
@@ -56,12 +63,9 @@ Placement Scheduler::Place(const RoutedSequence& sequence) const {
   for (size_t i = 0; i < workers_.size(); ++i) {
     const WorkerState& worker = workers_[i];
     if (!worker.is_ready()) continue;
-    const WorkerLimits& limits = worker.limits;
-    const bool can_hold = reach <= limits.max_sequence_tokens();
-    const bool same_identity = !sequence.identity || *sequence.identity == worker.identity;
     candidates[i] = {
-        .is_eligible = same_identity && (can_hold || !sequence.was_started),
-        .can_hold = can_hold,
+        .is_eligible = IsEligible(sequence, worker, reach),
+        .can_hold = reach <= worker.limits.max_sequence_tokens(),
         .has_credits = worker.ledger.CanStart(BlocksToStart(static_cast<int>(i), sequence)),
         .outstanding_tokens = worker.outstanding_tokens,
     };
@@ -69,11 +73,23 @@ Placement Scheduler::Place(const RoutedSequence& sequence) const {
   return ChooseWorker(candidates, PreferredWorker(sequence));
 }
 
+bool Scheduler::AnyEligible(const RoutedSequence& sequence) const {
+  const int64_t reach = TokensToHold(sequence);
+  return std::any_of(workers_.begin(), workers_.end(), [&](const WorkerState& worker) {
+    return worker.is_ready() && IsEligible(sequence, worker, reach);
+  });
+}
+
+bool Scheduler::IsEligible(const RoutedSequence& sequence, const WorkerState& worker,
+                           int64_t reach) const {
+  const bool same_identity = !sequence.identity || *sequence.identity == worker.identity;
+  return same_identity && (reach <= worker.limits.max_sequence_tokens() || !sequence.was_started);
+}
+
 std::optional<int> Scheduler::PreferredWorker(const RoutedSequence& sequence) const {
   // Where the prompt may be kept, then where the session was.
-  if (sequence.group->shares_prompt() && sequence.group->was_started()) {
-    return sequence.group->last_worker;
-  }
+  const SampleGroup& group = *sequence.group;
+  if (group.keepers.contains(group.last_worker)) return group.last_worker;
   const std::optional<int> worker = sessions_.Find(sequence.request->session_id);
   return worker && *worker < num_workers() ? worker : std::nullopt;
 }
@@ -106,12 +122,22 @@ std::optional<std::vector<int64_t>> Scheduler::VictimsOn(int worker_index,
     return HeadStart(of.arrival_time, of.request->priority, options_.priority_ageing);
   };
   std::vector<PreemptionCandidate> running;
+  // What the samples of a request share is free when the last of them went, which is the oldest.
+  absl::flat_hash_map<const SampleGroup*, int64_t> oldest;
   for (const auto& [id, other] : worker.running) {
+    int64_t& order = oldest.try_emplace(other->group.get(), other->arrival_order).first->second;
+    order = std::min(order, other->arrival_order);
+  }
+  for (const auto& [id, other] : worker.running) {
+    const SampleGroup& group = *other->group;
+    const bool leaves_shared = group.num_samples > 1 && (group.IsKeptOn(worker_index) ||
+                                                         oldest.at(&group) != other->arrival_order);
+    const int64_t shared = leaves_shared ? other->num_shared_tokens() / kKvBlockTokens : 0;
     running.push_back({.id = id,
                        .priority = other->request->priority,
                        .head_start = head_start(*other),
                        .arrival_order = other->arrival_order,
-                       .kv_blocks = KvBlocksToStart(other->num_tokens(), pool),
+                       .kv_blocks = KvBlocksToStart(other->num_tokens(), pool) - shared,
                        .is_being_preempted = other->is_being_preempted});
   }
   return ChooseVictims(
@@ -124,17 +150,14 @@ std::optional<std::vector<int64_t>> Scheduler::VictimsOn(int worker_index,
 int64_t Scheduler::BlocksToStart(int worker_index, const RoutedSequence& sequence) const {
   const WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   const int64_t num_blocks = KvBlocksToStart(sequence.num_start_tokens(), worker.limits.kv_blocks);
-  if (!sequence.group->shares_prompt() || !sequence.group->keepers.contains(worker_index)) {
-    return num_blocks;
-  }
-  const auto num_shared = static_cast<int64_t>(sequence.request->prompt_ids.size() - 1);
-  return num_blocks - num_shared / kKvBlockTokens;
+  if (!sequence.group->IsKeptOn(worker_index)) return num_blocks;
+  return num_blocks - sequence.num_shared_tokens() / kKvBlockTokens;
 }
 
-void Scheduler::CountStarted(SampleGroup* group) {
-  if (--group->num_unstarted > 0) return;
-  for (const int keeper : group->keepers) {
-    commands_->Send(keeper, ReleasePromptCommand{.prompt_group = group->id});
+void Scheduler::LeaveLine(SampleGroup* group) {
+  if (--group->num_to_start > 0) return;
+  for (const auto& [worker_index, is_kept] : group->keepers) {
+    commands_->Send(worker_index, ReleasePromptCommand{.prompt_group = group->id});
   }
   group->keepers.clear();
 }
@@ -147,7 +170,7 @@ void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time n
   const bool is_first_start = !sequence->was_started;
   if (is_first_start) {
     sequence->was_started = true;
-    if (sequence->ticket().takes_place) retry_advice_.OnDeparture(now);
+    if (--group.num_unstarted == 0) retry_advice_.OnDeparture(now);
     // The prompt of a request is served once.
     if (!group.was_started()) queue_.Charge(sequence->ticket(), sequence->num_tokens());
     const int64_t room =
@@ -166,8 +189,8 @@ void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time n
   sequence->pause_at_generated_count = NextPause(*sequence);
   commands_->Send(worker_index, MakeStartCommand(*sequence));
   group.last_worker = worker_index;
-  if (group.shares_prompt()) group.keepers.insert(worker_index);
-  if (is_first_start) CountStarted(&group);
+  if (group.SharesPromptOn(worker_index)) group.keepers[worker_index] = true;
+  LeaveLine(&group);
 }
 
 }  // namespace m1

@@ -29,7 +29,6 @@ bool Scheduler::DeliverPromptTokens(int worker_index, PromptTokensEvent scored, 
   const int64_t end = scored.first_index + static_cast<int64_t>(scored.tokens.size());
   if (scored.first_index != expected ||
       end > static_cast<int64_t>(sequence->request->prompt_ids.size())) {
-    CancelOnWorker(sequence);
     Fail(sequence, absl::InternalError(absl::StrCat(
                        "the worker scored prompt tokens ", scored.first_index, " to ", end, " of ",
                        sequence->request->prompt_ids.size(), ", expected ", expected)));
@@ -51,13 +50,11 @@ bool Scheduler::DeliverTokens(int worker_index, TokensEvent event, absl::Time no
   const int32_t pause = sequence->pause_at_generated_count;
   const int64_t room = (pause > 0 ? pause : sequence->max_new_tokens) - sequence->num_generated();
   if (num_tokens > room) {
-    CancelOnWorker(sequence);
     Fail(sequence, absl::InternalError(absl::StrCat("the worker sent ", num_tokens,
                                                     " tokens where at most ", room, " may come")));
     return true;
   }
   if (absl::Status status = RecordTokens(event.tokens, sequence); !status.ok()) {
-    CancelOnWorker(sequence);
     Fail(sequence, status);
     return true;
   }
@@ -124,6 +121,7 @@ void Scheduler::HandleFinished(int worker_index, const FinishedEvent& finished, 
       RequeueAfterLoss(sequence, now);
       return;
     case AnswerEnd::kError:
+      Detach(sequence);
       Fail(sequence, WorkerError(finished));
   }
 }

@@ -2,6 +2,7 @@
 // runs.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -31,6 +32,8 @@ class SequenceSink {
  public:
   virtual ~SequenceSink() = default;
 
+  // A worker is about to be asked. kIsFull: it is not, the sequence is parked until Resume.
+  virtual SinkState OnStarting() { return SinkState::kTakesMore; }
   // A worker was found for the first time.
   virtual void OnStarted(absl::Time now) = 0;
   virtual SinkState OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) = 0;
@@ -90,10 +93,17 @@ struct RoutedSequence {
             .arrival_time = arrival_time,
             .priority = request->priority,
             .client = request->client,
-            .takes_place = sample_index == 0};
+            .request = group->id};
   }
   // Tokens that may still come.
   int64_t num_remaining() const { return max_new_tokens - num_generated(); }
+  // Tokens that all samples of the request begin with and that no worker scores for one of them
+  // alone. With a repetition rule it counts the prompt's generated tokens.
+  int64_t num_shared_tokens() const {
+    const int32_t counted =
+        std::min(request->generated_prompt_token_count, std::max(request->repetition.max_run, 0));
+    return static_cast<int64_t>(request->prompt_ids.size()) - counted - 1;
+  }
   // Tokens that a worker knows of as soon as it is started.
   int64_t num_start_tokens() const {
     return num_tokens() + (thinking ? static_cast<int64_t>(thinking->ids_to_feed().size()) : 0);

@@ -23,28 +23,29 @@ void WorkQueue::Update(PriorityClass& of, const std::string& client, const Chang
 }
 
 bool WorkQueue::TryPush(const Ticket& ticket) {
-  if (ticket.takes_place && num_places_ >= capacity_) return false;
+  if (places_.size() >= capacity_ && !places_.contains(ticket.request)) return false;
   PriorityClass& of = classes_[ticket.priority];
   Update(of, ticket.client, [&](Client& client) {
     if (client.num_in_flight++ == 0) client.service = of.level;
   });
   waiting_.emplace(ticket.arrival_order, ticket);
-  num_places_ += ticket.takes_place ? 1 : 0;
+  ++places_[ticket.request];
   Insert(ticket, /*is_returned=*/false);
   return true;
 }
 
-void WorkQueue::Return(const Ticket& ticket) {
+void WorkQueue::Return(const Ticket& ticket, bool to_head) {
   if (!waiting_.emplace(ticket.arrival_order, ticket).second) return;
-  num_places_ += ticket.takes_place ? 1 : 0;
-  Insert(ticket, /*is_returned=*/true);
+  ++places_[ticket.request];
+  Insert(ticket, /*is_returned=*/to_head);
 }
 
 bool WorkQueue::Remove(int64_t arrival_order) {
   const auto found = waiting_.find(arrival_order);
   if (found == waiting_.end()) return false;
   if (aside_.erase(arrival_order) == 0) TakeOut(found->second);
-  num_places_ -= found->second.takes_place ? 1 : 0;
+  const auto place = places_.find(found->second.request);
+  if (--place->second == 0) places_.erase(place);
   waiting_.erase(found);
   return true;
 }

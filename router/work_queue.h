@@ -12,7 +12,8 @@
 // end do not starve who was served before.
 //
 // Only new requests are refused when the queue is full: what was accepted once is never lost to it.
-// Of the samples of a request one takes a place, so that nobody fills the queue with one request.
+// A request takes one place as long as any of its samples waits, so that nobody fills the queue
+// with one request, nor has many in it for one place.
 #pragma once
 
 #include <cstddef>
@@ -29,13 +30,13 @@
 
 namespace m1 {
 
-// A request in the eyes of the queue, from its arrival to its end.
+// A sample of a request in the eyes of the queue, from its arrival to its end.
 struct Ticket {
   int64_t arrival_order = 0;  // its name; grows with arrival_time
   absl::Time arrival_time;
   int32_t priority = 0;
   std::string client;
-  bool takes_place = true;  // of the queue
+  int64_t request = 0;  // that it is a sample of
 };
 
 // Lower goes first.
@@ -47,10 +48,10 @@ class WorkQueue {
   // `ageing`: what a point of priority is worth, above zero.
   WorkQueue(size_t capacity, absl::Duration ageing) : capacity_(capacity), ageing_(ageing) {}
 
-  // A new request; false when it takes a place and the queue is full.
+  // A new sample; false when its request needs a place and the queue is full.
   bool TryPush(const Ticket& ticket);
-  // A request that was taken before: to the head of its class.
-  void Return(const Ticket& ticket);
+  // One that was taken before. With `to_head` to the head of its class, else where it was.
+  void Return(const Ticket& ticket, bool to_head = true);
   // Out of the line, because it starts or ends. False when it did not wait.
   bool Remove(int64_t arrival_order);
   // A request of this ticket was given so many tokens of service.
@@ -94,8 +95,8 @@ class WorkQueue {
   const size_t capacity_;
   const absl::Duration ageing_;
   std::map<int64_t, Ticket> waiting_;
-  size_t num_places_ = 0;          // taken, by some of waiting_
-  std::map<int64_t, bool> aside_;  // of waiting_; whether it had been returned
+  absl::flat_hash_map<int64_t, int> places_;  // by request: how many of it wait
+  std::map<int64_t, bool> aside_;             // of waiting_; whether it had been returned
   std::map<int32_t, PriorityClass, std::greater<>> classes_;
 };
 

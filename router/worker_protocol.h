@@ -148,6 +148,7 @@ struct WorkerEvents {
   std::vector<FinishedEvent> finished;
   std::vector<int64_t> preempted_sequence_ids;
   std::vector<int64_t> paused_sequence_ids;
+  std::vector<int64_t> lost_prompt_groups;  // whose prompt is not kept any more
   WorkerCredits credits;
 };
 

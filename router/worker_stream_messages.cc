@@ -145,6 +145,8 @@ WorkerEvents FromProto(const v1::StepResult& step) {
                                        step.preempted_sequence_ids().end());
   events.paused_sequence_ids.assign(step.paused_sequence_ids().begin(),
                                     step.paused_sequence_ids().end());
+  events.lost_prompt_groups.assign(step.lost_prompt_groups().begin(),
+                                   step.lost_prompt_groups().end());
   events.credits = FromProto(step.credits());
   return events;
 }

@@ -133,6 +133,11 @@ std::vector<v1::Start> FakeAttentionWorker::starts() const {
   return starts_;
 }
 
+int FakeAttentionWorker::num_starts() const {
+  MutexLock lock(&mutex_);
+  return num_starts_;
+}
+
 int FakeAttentionWorker::num_cancels() const {
   MutexLock lock(&mutex_);
   return num_cancels_;
@@ -221,11 +226,12 @@ void FakeAttentionWorker::Apply(const v1::RunCommand& command, FakeStream* state
     starts_.push_back(start);
     ++state->handled_start_count;
     ++num_sequences_;
+    ++num_starts_;
     FakeSequence& sequence = state->sequences[start.sequence_id()];
     sequence.start = start;
     sequence.tokens.assign(start.token_ids().begin(), start.token_ids().end());
-    sequence.generated = start.token_ids_size() - start.prompt_token_count() +
-                         start.generated_prompt_token_count();
+    sequence.generated =
+        start.token_ids_size() - start.prompt_token_count() + start.generated_prompt_token_count();
     sequence.next_prompt_index = start.report().next_prompt_logprob_index();
     sequence.GoOn(start.fed_token_ids(), start.pause_at_generated_count());
     if (options_.script) sequence.script = options_.script(start);

@@ -60,6 +60,7 @@ class FakeAttentionWorker final : public v1::AttentionWorker::Service {
   void SetReady(bool ready);
 
   std::vector<v1::Start> starts() const;
+  int num_starts() const;
   int num_cancels() const;
   int num_continues() const;
   int num_takes() const;
@@ -101,6 +102,7 @@ class FakeAttentionWorker final : public v1::AttentionWorker::Service {
   int preempt_generation_ ABSL_GUARDED_BY(mutex_) = 0;
   int pause_generation_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<v1::Start> starts_ ABSL_GUARDED_BY(mutex_);
+  int num_starts_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_cancels_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_continues_ ABSL_GUARDED_BY(mutex_) = 0;
   int num_takes_ ABSL_GUARDED_BY(mutex_) = 0;

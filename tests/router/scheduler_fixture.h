@@ -18,6 +18,7 @@ namespace m1 {
 
 class RecordingSink final : public SequenceSink {
  public:
+  SinkState OnStarting() override { return starting; }
   void OnStarted(absl::Time /*now*/) override { ++num_started; }
   SinkState OnPromptTokens(int32_t first_index, std::vector<AnswerToken> tokens) override {
     EXPECT_EQ(first_index, static_cast<int32_t>(prompt_ids.size()));
@@ -38,6 +39,7 @@ class RecordingSink final : public SequenceSink {
   }
 
   SinkState state = SinkState::kTakesMore;  // what it answers
+  SinkState starting = SinkState::kTakesMore;
   int num_started = 0;
   std::vector<int32_t> prompt_ids;
   std::vector<int32_t> ids;

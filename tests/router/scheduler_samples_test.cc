@@ -145,6 +145,128 @@ TEST_F(SchedulerSamplesTest, ARequestTakesOnePlaceInTheQueue) {
       scheduler_->Submit(MakeRequest(3, 10), std::make_shared<RecordingSink>(), now_);
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted, testing::HasSubstr("full")));
   EXPECT_EQ(scheduler_->num_queued(), 65U);
+  Welcome(0, 1);  // the first sample runs, the others of its request wait
+  EXPECT_EQ(scheduler_->num_queued(), 64U);
+  EXPECT_FALSE(
+      scheduler_->Submit(MakeRequest(3, 10), std::make_shared<RecordingSink>(), now_).ok());
+}
+
+TEST_F(SchedulerSamplesTest, ReplaysShareAsWell) {
+  Make(2);
+  Welcome(0);
+  const int64_t id = SubmitSamples(3);
+  ASSERT_THAT(commands_.releases, ElementsAre(Pair(0, id)));
+  scheduler_->OnLost(0, now_);
+  Welcome(1);
+  ASSERT_EQ(commands_.starts.size(), 6U);
+  for (size_t i = 3; i < 6; ++i) EXPECT_EQ(commands_.starts[i].second.prompt_group, id);
+  EXPECT_THAT(commands_.releases, ElementsAre(Pair(0, id), Pair(1, id)));
+}
+
+TEST_F(SchedulerSamplesTest, WhereThePromptWasLostTheNextNeedsAllBlocks) {
+  Make(1);
+  Welcome(0, /*slots=*/1, /*kv_blocks=*/15);
+  const int64_t id = SubmitSamples(3, /*prompt_tokens=*/640);
+  ASSERT_EQ(commands_.starts.size(), 1U);
+  WorkerEvents lost = Ends(1, Credits(1, 1, /*kv_blocks=*/5));
+  lost.lost_prompt_groups = {id};
+  scheduler_->OnStep(0, lost, now_);
+  EXPECT_EQ(commands_.starts.size(), 1U);
+  WorkerEvents credits;
+  credits.credits = Credits(1, 1, /*kv_blocks=*/11);
+  scheduler_->OnStep(0, credits, now_);
+  EXPECT_EQ(commands_.starts.size(), 2U);
+  // It computes the prompt, so that the third needs few again.
+  scheduler_->OnStep(0, Ends(2, Credits(2, 1, /*kv_blocks=*/2)), now_);
+  EXPECT_EQ(commands_.starts.size(), 3U);
+}
+
+TEST_F(SchedulerSamplesTest, TokensThatEachScoresAreNotShared) {
+  Make(1);
+  Welcome(0, /*slots=*/8, /*kv_blocks=*/15);
+  GenerationRequest request = MakeRequest(640, 640);
+  request.sample_count = 2;
+  request.generated_prompt_token_count = 320;
+  request.repetition.max_run = 3000;
+  SubmitSamples(request);
+  // Four blocks are shared; of the second one's seven only four are free.
+  EXPECT_EQ(commands_.starts.size(), 1U);
+}
+
+TEST_F(SchedulerSamplesTest, TheFailureOfOneEndsTheOthersAtOnce) {
+  Make(1);
+  Welcome(0, 2);
+  const int64_t id = SubmitSamples(3);
+  WorkerEvents fails;
+  fails.finished.push_back(Finished(1, AnswerEnd::kError));
+  fails.credits = Credits(2, 0);
+  scheduler_->OnStep(0, fails, now_);
+  EXPECT_THAT(*sinks_[0]->error, StatusIs(absl::StatusCode::kInternal, testing::_));
+  EXPECT_THAT(commands_.cancels, ElementsAre(Pair(0, 2)));
+  EXPECT_THAT(commands_.releases, ElementsAre(Pair(0, id)));
+  EXPECT_EQ(scheduler_->num_in_flight(), 0U);
+  EXPECT_FALSE(sinks_[1]->error || sinks_[2]->error || sinks_[1]->end);  // one word is enough
+}
+
+TEST_F(SchedulerSamplesTest, FailuresOfALostWorkersSamplesEndEachRequestOnce) {
+  Make(1);
+  for (int i = 0; i < 2; ++i) SubmitSamples(4);
+  for (int i = 0; i < 4; ++i) {
+    Welcome(0, 8);
+    scheduler_->OnLost(0, now_);
+  }
+  EXPECT_EQ(scheduler_->num_in_flight(), 0U);
+  int num_errors = 0;
+  for (const auto& sink : sinks_) num_errors += sink->error ? 1 : 0;
+  EXPECT_EQ(num_errors, 2);
+}
+
+TEST_F(SchedulerSamplesTest, WhoseReaderHasEnoughIsNotStarted) {
+  Make(1);
+  Welcome(0, 1);
+  const int64_t id = SubmitSamples(3);
+  sinks_[1]->starting = SinkState::kIsFull;
+  scheduler_->OnStep(0, Ends(1, Credits(1, 1)), now_);
+  ASSERT_EQ(commands_.starts.size(), 2U);
+  EXPECT_EQ(commands_.starts[1].second.arrival_order, id + 2);
+  EXPECT_THAT(commands_.releases, IsEmpty());  // one may still come
+  sinks_[1]->starting = SinkState::kTakesMore;
+  scheduler_->Resume(id + 1, now_);
+  scheduler_->OnStep(0, Ends(2, Credits(2, 1)), now_);
+  ASSERT_EQ(commands_.starts.size(), 3U);
+  EXPECT_EQ(commands_.starts[2].second.arrival_order, id + 1);
+  EXPECT_THAT(commands_.releases, ElementsAre(Pair(0, id)));
+}
+
+// The samples hold 11 blocks and 2 more each: without the oldest one they give 2 each.
+TEST_F(SchedulerSamplesTest, SharedBlocksAreGivenBackWithTheLastSample) {
+  Make(1);
+  Welcome(0, 3, /*kv_blocks=*/18);
+  SubmitSamples(3, /*prompt_tokens=*/640);
+  ASSERT_EQ(commands_.starts.size(), 3U);
+  WorkerEvents running;
+  running.credits = Credits(3, 0, /*kv_blocks=*/3);
+  scheduler_->OnStep(0, running, now_);
+  GenerationRequest urgent = MakeRequest(300, 10);  // 6 blocks
+  urgent.priority = 1;
+  Submit(urgent);
+  EXPECT_THAT(commands_.preempts, ElementsAre(Pair(0, 3), Pair(0, 2)));
+}
+
+TEST_F(SchedulerSamplesTest, TickEndsWhatRunsPastItsDeadline) {
+  Make(1);
+  Welcome(0, 1);
+  GenerationRequest request = MakeRequest(3, 10);
+  request.sample_count = 2;
+  request.deadline = now_ + absl::Seconds(5);
+  SubmitSamples(request);
+  scheduler_->Tick(now_ + absl::Seconds(4));
+  EXPECT_THAT(commands_.cancels, IsEmpty());
+  scheduler_->Tick(now_ + absl::Seconds(6));
+  EXPECT_THAT(commands_.cancels, ElementsAre(Pair(0, 1)));
+  EXPECT_THAT(*sinks_[0]->error,
+              StatusIs(absl::StatusCode::kDeadlineExceeded, testing::HasSubstr("deadline")));
+  EXPECT_EQ(scheduler_->num_in_flight(), 0U);
 }
 
 TEST_F(SchedulerSamplesTest, QueueTimeoutEndsWithTheFirstStart) {

@@ -17,6 +17,7 @@ class WorkQueueTest : public testing::Test {
   Ticket Make(int32_t priority, const std::string& client, int seconds = -1) {
     Ticket ticket;
     ticket.arrival_order = ++last_;
+    ticket.request = last_;
     ticket.arrival_time = absl::UnixEpoch() + absl::Seconds(seconds < 0 ? last_ : seconds);
     ticket.priority = priority;
     ticket.client = client;
@@ -174,24 +175,33 @@ TEST_F(WorkQueueTest, ClientsThatComeAndGoDoNotStarveOneThatStays) {
   EXPECT_LE(num_passed, 5);
 }
 
-TEST_F(WorkQueueTest, OnlyWhatTakesAPlaceIsRefused) {
+TEST_F(WorkQueueTest, ARequestTakesAPlaceAsLongAsAnySampleOfItWaits) {
   WorkQueue queue(2, absl::Seconds(10));
-  const auto push = [&](bool takes_place) {
+  const auto push = [&](int64_t request) {
     Ticket ticket = Make(0, "a");
-    ticket.takes_place = takes_place;
+    ticket.request = request;
     return queue.TryPush(ticket);
   };
-  for (int i = 0; i < 5; ++i) EXPECT_TRUE(push(/*takes_place=*/false));
-  EXPECT_TRUE(push(true));  // the sixth
-  EXPECT_TRUE(push(true));
-  EXPECT_FALSE(push(true));
-  EXPECT_TRUE(push(false));
-  EXPECT_EQ(queue.size(), 8U);
+  EXPECT_TRUE(push(1));
+  EXPECT_TRUE(push(2));
+  EXPECT_FALSE(push(3));
+  EXPECT_TRUE(push(1));  // another sample of the first
   EXPECT_TRUE(queue.Remove(1));
-  EXPECT_FALSE(push(true));
-  EXPECT_TRUE(queue.Remove(6));
-  EXPECT_TRUE(push(true));
-  EXPECT_FALSE(push(true));
+  EXPECT_FALSE(push(3));  // one sample of it still waits
+  EXPECT_TRUE(queue.Remove(4));
+  EXPECT_TRUE(push(3));
+  EXPECT_FALSE(push(4));
+}
+
+TEST_F(WorkQueueTest, WhatNeverRanComesBackToItsOwnPlace) {
+  const Ticket first = Push();
+  const Ticket second = Push();
+  queue_.Remove(second.arrival_order);
+  queue_.Return(second, /*to_head=*/false);
+  EXPECT_EQ(queue_.Next(), first.arrival_order);
+  queue_.Remove(second.arrival_order);
+  queue_.Return(second);
+  EXPECT_EQ(queue_.Next(), second.arrival_order);
 }
 
 }  // namespace
