@@ -91,7 +91,7 @@ class Answer:
 class Client:
     """Thread-safe; one channel of its own."""
 
-    def __init__(self, target):
+    def __init__(self, target, channel_options=()):
         from m1.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
         self.pb = inference_pb2
         self.control_pb = control_pb2
@@ -100,6 +100,7 @@ class Client:
             ("grpc.max_receive_message_length", MESSAGE_BYTES),
             ("grpc.max_send_message_length", MESSAGE_BYTES + (1 << 20)),
             ("grpc.use_local_subchannel_pool", 1),
+            *channel_options,
         ])
         self.inference = inference_pb2_grpc.InferenceStub(self.channel)
         self.control = control_pb2_grpc.ControlStub(self.channel)

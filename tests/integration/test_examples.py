@@ -63,11 +63,11 @@ def test_logprobs(cluster):
 
 
 def test_seeds(cluster):
-    shown = output("seeds.py", cluster, "764 + 621", "--seeds=6", "--temperature=0.2")
+    shown = output("seeds.py", cluster, "764 + 621", "--samples=6", "--temperature=0.2")
     counts = [int(line.split(" x ")[0]) for line in shown.splitlines()]
     assert sum(counts) == 6 and counts == sorted(counts, reverse=True)
     assert "1385" in shown.splitlines()[0]
-    assert output("seeds.py", cluster, "764 + 621", "--seeds=6", "--temperature=0.2") == shown
+    assert output("seeds.py", cluster, "764 + 621", "--samples=6", "--temperature=0.2") == shown
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
