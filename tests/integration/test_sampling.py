@@ -172,9 +172,9 @@ def test_one_answer(alone, options):
 
 
 def test_one_answer_after_preemption(alone):
-    """Fourteen blocks of 64 tokens: sequences are dropped and replayed, and their counts with them."""
-    with preempting_client(14, 512, "--max_step_tokens=9") as client:
-        assert_same(client.send_all(mixed_requests(client)), alone)
+    """Ten blocks of 64 tokens: sequences are dropped and replayed, and their counts with them."""
+    with preempting_client(10, 512, "--max_step_tokens=9") as client:
+        assert_same(client.send_all(mixed_requests(client) * 4), alone * 4)
 
 
 def test_one_answer_after_a_broken_stream(client, alone):
