@@ -58,11 +58,14 @@ void DispatchLedger::Clear() {
   num_losses_ = 0;
 }
 
-ExpertShipment* DispatchLedger::NewShipment(PeerId peer) {
+ExpertShipment* DispatchLedger::NewShipment(PeerId peer, size_t most_pairs) {
   const uint64_t id = next_id_++;
   ExpertShipment& shipment = shipments_[id];
   shipment.id = id;
   shipment.peer = peer;
+  shipment.row_indices.reserve(most_pairs);
+  shipment.pairs.reserve(most_pairs);
+  shipment.out_indices.reserve(most_pairs);
   return &shipment;
 }
 
@@ -85,7 +88,11 @@ std::vector<const ExpertShipment*> DispatchLedger::Assign(
   }
 
   std::vector<const ExpertShipment*> shipments;
-  std::map<PeerId, ExpertShipment*> open;
+  struct Open {
+    ExpertShipment* shipment = nullptr;
+    size_t max_rows = 0;
+  };
+  std::map<PeerId, Open> open;
   std::vector<int32_t> still_waiting;
   for (const int32_t out_index : waiting_) {
     const int32_t expert = batch_.expert_ids[static_cast<size_t>(out_index)];
@@ -95,11 +102,11 @@ std::vector<const ExpertShipment*> DispatchLedger::Assign(
       continue;
     }
     const int32_t row = out_index / batch_.experts_per_row;
-    ExpertShipment*& shipment = open[peer];
+    auto& [shipment, most_rows] = open[peer];
     const bool new_row = shipment == nullptr || shipment->row_indices.back() != row;
-    if (shipment == nullptr ||
-        (new_row && static_cast<int32_t>(shipment->row_indices.size()) >= max_rows(peer))) {
-      shipment = NewShipment(peer);
+    if (shipment == nullptr || (new_row && shipment->row_indices.size() >= most_rows)) {
+      most_rows = static_cast<size_t>(max_rows(peer));
+      shipment = NewShipment(peer, static_cast<size_t>(load[peer]));
       shipments.push_back(shipment);
     }
     if (new_row) shipment->row_indices.push_back(row);

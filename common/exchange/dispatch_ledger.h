@@ -62,7 +62,8 @@ class DispatchLedger {
   int32_t num_losses() const { return num_losses_; }
 
  private:
-  ExpertShipment* NewShipment(PeerId peer);
+  // Empty, with room for so many pairs.
+  ExpertShipment* NewShipment(PeerId peer, size_t most_pairs);
 
   DispatchBatch batch_;
   uint64_t next_id_ = 1;

@@ -1,5 +1,6 @@
 #include "common/rpc/process.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -78,7 +79,7 @@ absl::Status InitProcess(absl::string_view log_level) {
   const sigset_t signals = TerminationSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
-  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  AvoidSlowDefaults();
   LogLevel level = LogLevel::kInfo;
   if (!ParseLogLevel(log_level, &level)) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -86,6 +87,12 @@ absl::Status InitProcess(absl::string_view log_level) {
   }
   SetLogLevel(level);
   return absl::OkStatus();
+}
+
+void AvoidSlowDefaults() {
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);
 }
 
 bool TerminationRequested() {

@@ -11,10 +11,15 @@ namespace m1 {
 void ParseFlags(int argc, char** argv);
 
 // Call next in main, before any thread: blocks SIGTERM and SIGINT (they are taken by
-// WaitForTerminationSignal), ignores SIGPIPE, switches off abseil's mutex deadlock detector (the
-// distribution's build runs it; it costs microseconds on each of gRPC's locks) and sets the log
-// level. Errors: InvalidArgument naming --log_level.
+// WaitForTerminationSignal), ignores SIGPIPE, avoids slow defaults and sets the log level. Errors:
+// InvalidArgument naming --log_level.
 absl::Status InitProcess(absl::string_view log_level);
+
+// Switches off abseil's mutex deadlock detector: the distribution's build runs it, and it costs
+// microseconds on each of gRPC's locks. Makes malloc keep up to 64 MiB that were freed and take
+// blocks below 32 MiB from there: by default each large message of gRPC's is mapped, faulted in
+// page by page and unmapped.
+void AvoidSlowDefaults();
 
 // Waits for SIGTERM or SIGINT and returns which. From then on a second one ends the process at
 // once, with exit code 1.

@@ -37,6 +37,7 @@ void PrintUsage(FILE* out) {
 
 int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
+  m1::AvoidSlowDefaults();
   if (argc < 2) {
     PrintUsage(stderr);
     return 2;
