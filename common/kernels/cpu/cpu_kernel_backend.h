@@ -23,8 +23,8 @@ namespace m1 {
 
 class CpuKernelBackend final : public KernelBackend {
  public:
-  CpuKernelBackend(const CpuTarget& target, int num_threads)
-      : target_(target), kernels_(*target.kernels), pool_(num_threads) {}
+  CpuKernelBackend(const CpuTarget& target, int num_threads, const std::vector<int>& cores)
+      : target_(target), kernels_(*target.kernels), pool_(num_threads, cores) {}
 
   DeviceKind device_kind() const override { return DeviceKind::kCpu; }
   std::string name() const override { return target_.name; }

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
+#include "common/base/affinity.h"
 #include "common/base/check.h"
+#include "common/base/log.h"
 #include "common/kernels/exact_math.h"
 
 namespace m1 {
@@ -38,10 +41,23 @@ bool SpinUntil(Ready ready) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads) {
+ThreadPool::ThreadPool(int num_threads, std::vector<int> cores) : cores_(std::move(cores)) {
   M1_CHECK(num_threads >= 1);
+  M1_CHECK(cores_.empty() || cores_.size() >= static_cast<size_t>(num_threads));
   for (int worker = 1; worker < num_threads; ++worker) {
-    workers_.emplace_back([this] { Work(); });
+    workers_.emplace_back([this, worker] {
+      Pin(static_cast<size_t>(worker));
+      Work();
+    });
+  }
+}
+
+void ThreadPool::Pin(size_t thread) const {
+  if (cores_.empty()) return;
+  const absl::Status status = PinThisThread(cores_[thread]);
+  if (!status.ok()) {
+    M1_LOG(kWarning) << "event=not_pinned thread=" << thread << " error=\"" << status.message()
+                     << "\"";
   }
 }
 
@@ -56,6 +72,10 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::ParallelFor(int64_t num_items, int64_t grain, Function f) {
   if (num_items <= 0) return;
+  if (!is_caller_pinned_) {
+    Pin(0);
+    is_caller_pinned_ = true;
+  }
   grain = std::max<int64_t>(grain, 1);
   if (workers_.empty() || num_items <= grain) {
     f(0, num_items);

@@ -19,8 +19,10 @@ class ThreadPool {
  public:
   using Function = absl::FunctionRef<void(int64_t begin, int64_t end)>;
 
-  // `num_threads` >= 1 counts the caller: with 1 no thread is made.
-  explicit ThreadPool(int num_threads);
+  // `num_threads` >= 1 counts the caller: with 1 no thread is made. Unless `cores` is empty, thread
+  // i is kept on cores[i]; the caller is thread 0, from its first ParallelFor on. What cannot be
+  // kept there (the system took the core away) runs anywhere, and a log line says so.
+  explicit ThreadPool(int num_threads, std::vector<int> cores = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -39,12 +41,16 @@ class ThreadPool {
   static constexpr uint64_t kClosed = uint64_t{1} << 15;
   static constexpr uint64_t kActiveMask = kClosed - 1;
 
+  void Pin(size_t thread) const;
   void Work();
   // Joins a job other than number `last_job` and returns its number; 0 at the end.
   uint64_t JoinJob(uint64_t last_job);
   void LeaveJob();
   void ClaimRanges();
   void AwaitWorkers();
+
+  const std::vector<int> cores_;
+  bool is_caller_pinned_ = false;
 
   // Written by the caller while no worker is in a job.
   const Function* function_ = nullptr;

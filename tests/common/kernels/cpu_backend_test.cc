@@ -58,6 +58,11 @@ TEST(CpuBackendTest, RefusesUnknownTargetsAndThreadCounts) {
   }
 }
 
+TEST(CpuBackendTest, RefusesMoreThreadsThanCores) {
+  EXPECT_THAT(CreateCpuBackend({.num_threads = 3, .target = "", .cores = {0, 1}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("3 threads on 2 cores")));
+}
+
 TEST(CpuBackendTest, LeavesTheCallersFloatingPointModeAlone) {
   ASSERT_OK_AND_ASSIGN(const auto backend, CreateCpuBackend({}));
   Tensor x(DType::kF32, {2, 2});

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "common/base/affinity.h"
 #include "common/base/mutex.h"
 #include "common/kernels/exact_math.h"
 
@@ -95,6 +96,49 @@ TEST(ThreadPoolTest, WorkersFlushDenormals) {
     volatile float smallest = std::numeric_limits<float>::min();
     EXPECT_EQ(smallest * 0.5f, 0.0f);
   });
+}
+
+TEST(ThreadPoolTest, ThreadsStayOnTheirCores) {
+  const std::vector<int> cores = AllowedCores().value();
+  const int num_threads = static_cast<int>(cores.size());
+  // The caller is pinned too: not the one that runs the other tests.
+  std::thread([&] {
+    ThreadPool pool(num_threads, cores);
+    std::atomic<int> arrived{0};
+    Mutex mutex;
+    std::multiset<int> seen;
+    pool.ParallelFor(num_threads, 1, [&](int64_t, int64_t) {
+      const std::vector<int> mine = AllowedCores().value();
+      {
+        MutexLock lock(&mutex);
+        seen.insert(mine.begin(), mine.end());
+      }
+      arrived.fetch_add(1);
+      while (arrived.load() < num_threads) std::this_thread::yield();
+    });
+    EXPECT_EQ(seen, std::multiset<int>(cores.begin(), cores.end()));
+    EXPECT_EQ(AllowedCores().value(), std::vector<int>{cores[0]});
+  }).join();
+  EXPECT_EQ(AllowedCores().value(), cores);
+}
+
+TEST(ThreadPoolTest, ACoreThatIsNotThereLeavesItsThreadFree) {
+  const std::vector<int> cores = AllowedCores().value();
+  ThreadPool pool(2, {cores.back(), 60000});
+  std::thread([&] {
+    std::atomic<int> arrived{0};
+    Mutex mutex;
+    std::set<std::vector<int>> seen;
+    pool.ParallelFor(2, 1, [&](int64_t, int64_t) {
+      {
+        MutexLock lock(&mutex);
+        seen.insert(AllowedCores().value());
+      }
+      arrived.fetch_add(1);
+      while (arrived.load() < 2) std::this_thread::yield();
+    });
+    EXPECT_EQ(seen, (std::set<std::vector<int>>{{cores.back()}, cores}));
+  }).join();
 }
 
 TEST(ThreadPoolTest, StopsWhileWorkersWait) {
