@@ -295,8 +295,10 @@ struct Checkpoint::State {
       if (matrix.is_quantized()) views.push_back(matrix.scales);
     }
     for (const MatrixView& matrix : matrices) views.push_back(matrix.values);
-    const absl::Status status = memory == WeightMemory::kCopied ? CopyPages(views, progress)
-                                                                : PrefetchPages(views, progress);
+    const absl::Status status = memory == WeightMemory::kMapped
+                                    ? PrefetchPages(views, progress)
+                                    : CopyPages(GroupByFile(table, views),
+                                                memory == WeightMemory::kCopiedUncached, progress);
     if (!status.ok()) return AddContext(status, directory);
     for (const MatrixView& matrix : matrices) {
       if (!matrix.is_quantized()) continue;

@@ -17,8 +17,9 @@
 
 namespace m1 {
 
-// Where weights lie: in the mapped files, or in copies with large pages (weight_copy.h).
-enum class WeightMemory { kMapped, kCopied };
+// Where weights lie: in the mapped files, or in copies with large pages (weight_copy.h), with the
+// files left in the system's page cache or without.
+enum class WeightMemory { kMapped, kCopied, kCopiedUncached };
 
 // Immutable after Open, thread-safe. Views handed out live as long as the Checkpoint.
 class Checkpoint {

@@ -78,18 +78,35 @@ absl::StatusOr<InputFile> InputFile::Open(const std::string& directory, const st
         absl::StrCat(path, ": a link that leads out of the directory, to ", real));
   }
   file.size_bytes_ = info.st_size;
+  file.device_ = info.st_dev;
+  file.inode_ = info.st_ino;
   return file;
 }
 
 InputFile::InputFile(InputFile&& other) noexcept
     : fd_(std::exchange(other.fd_, -1)),
       path_(std::move(other.path_)),
-      size_bytes_(other.size_bytes_) {}
+      size_bytes_(other.size_bytes_),
+      device_(other.device_),
+      inode_(other.inode_) {}
 
 InputFile::~InputFile() { Close(); }
 
 void InputFile::Close() {
   if (fd_ >= 0) close(std::exchange(fd_, -1));
+}
+
+absl::StatusOr<InputFile> InputFile::Reopen() const {
+  const size_t slash = path_.rfind('/');
+  M1_ASSIGN_OR_RETURN(InputFile again, Open(path_.substr(0, slash), path_.substr(slash + 1)));
+  if (again.device_ != device_ || again.inode_ != inode_) {
+    return absl::DataLossError(absl::StrCat(path_, ": another file than when it was opened"));
+  }
+  if (again.size_bytes_ != size_bytes_) {
+    return absl::DataLossError(absl::StrCat(path_, ": has ", again.size_bytes_, " bytes, had ",
+                                            size_bytes_, " when it was opened"));
+  }
+  return again;
 }
 
 absl::Status InputFile::ReadAt(int64_t offset, std::span<std::byte> out) const {

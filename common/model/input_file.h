@@ -2,6 +2,8 @@
 // named; names inside it may come from an index file, so they are hostile.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -30,6 +32,9 @@ class InputFile {
 
   // No read after this.
   void Close();
+  // The same file once more, also after Close. Errors: those of Open; DataLoss when its length is
+  // another by now, or another file has its name.
+  absl::StatusOr<InputFile> Reopen() const;
   // Fills `out` from `offset`. Errors: DataLoss (end of file, I/O error).
   absl::Status ReadAt(int64_t offset, std::span<std::byte> out) const;
 
@@ -39,6 +44,8 @@ class InputFile {
   int fd_;
   std::string path_;  // directory/name, for messages
   int64_t size_bytes_ = 0;
+  dev_t device_ = 0;
+  ino_t inode_ = 0;
 };
 
 // The whole of a small file. Errors: those of Open, and DataLoss when it is longer than

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
@@ -19,7 +21,7 @@
 namespace m1 {
 namespace {
 
-constexpr int64_t kStepBytes = int64_t{8} << 20;
+constexpr int64_t kPieceBytes = int64_t{8} << 20;
 // One call to the kernel starts at most about this much reading, whatever it is asked for.
 constexpr uintptr_t kAdviceBytes = uintptr_t{128} << 10;
 
@@ -62,22 +64,25 @@ absl::Status MakeResident(PageRange pages) {
 
 absl::Status PrefetchPages(std::span<const ConstTensorView> views,
                            const PrefetchProgress& progress) {
+  struct Piece {
+    PageRange pages;
+    int64_t size = 0;
+  };
+  std::vector<Piece> pieces;
   int64_t total = 0;
-  for (const ConstTensorView& view : views) total += view.num_bytes();
-  int64_t done = 0;
   for (const ConstTensorView& view : views) {
-    const int64_t size = view.num_bytes();
-    StartReading(PagesOf(view, 0, std::min(size, kStepBytes)));
-    for (int64_t at = 0; at < size; at += kStepBytes) {
-      const int64_t step = std::min(kStepBytes, size - at);
-      const int64_t next = std::min(kStepBytes, size - at - step);
-      if (next > 0) StartReading(PagesOf(view, at + step, next));
-      M1_RETURN_IF_ERROR(MakeResident(PagesOf(view, at, step)));
-      done += step;
-      if (progress && !progress(done, total)) return absl::CancelledError("loading was stopped");
+    total += view.num_bytes();
+    for (int64_t at = 0; at < view.num_bytes(); at += kPieceBytes) {
+      const int64_t size = std::min(kPieceBytes, view.num_bytes() - at);
+      pieces.push_back({PagesOf(view, at, size), size});
     }
   }
-  return absl::OkStatus();
+  ParallelLoad job(total, progress);
+  return job.Run(pieces.size(), [&](size_t i) -> absl::StatusOr<int64_t> {
+    StartReading(pieces[i].pages);
+    M1_RETURN_IF_ERROR(MakeResident(pieces[i].pages));
+    return pieces[i].size;
+  });
 }
 
 }  // namespace m1

@@ -55,6 +55,8 @@ class SafetensorsFile {
   // The mapping needs no descriptor; a checkpoint of hundreds of files would use up the process's.
   void CloseDescriptor() { file_.Close(); }
   const std::vector<SafetensorsEntry>& entries() const { return entries_; }
+  // [file().size_bytes()]
+  const std::byte* mapping() const { return data_; }
   ConstTensorView view(const SafetensorsEntry& entry) const {
     return ConstTensorView(data_ + entry.offset_bytes, entry.dtype, entry.shape);
   }

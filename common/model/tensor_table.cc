@@ -110,6 +110,15 @@ const TensorRecord* TensorTable::Find(const std::string& name) const {
   return it == records_.end() ? nullptr : &it->second;
 }
 
+const SafetensorsFile* TensorTable::FileAt(const void* data) const {
+  const auto* address = static_cast<const std::byte*>(data);
+  for (const std::unique_ptr<SafetensorsFile>& file : files_) {
+    const std::byte* begin = file->mapping();
+    if (address >= begin && address < begin + file->file().size_bytes()) return file.get();
+  }
+  return nullptr;
+}
+
 void TensorTable::CloseDescriptors() {
   for (const std::unique_ptr<SafetensorsFile>& file : files_) file->CloseDescriptor();
 }

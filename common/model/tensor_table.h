@@ -36,6 +36,8 @@ class TensorTable {
 
   // nullptr when absent.
   const TensorRecord* Find(const std::string& name) const;
+  // The file that `data`, an address inside a tensor, is mapped from; nullptr: none.
+  const SafetensorsFile* FileAt(const void* data) const;
   const std::map<std::string, TensorRecord>& records() const { return records_; }
   // The file that says which tensors there are: for messages about what is missing.
   const std::string& source() const { return source_; }

@@ -1,5 +1,6 @@
 #include "common/model/weight_copy.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -7,17 +8,21 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <deque>
+#include <map>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 
+#include "common/base/check.h"
 #include "common/base/status_macros.h"
 
 namespace m1 {
 namespace {
 
 constexpr uintptr_t kLargePageBytes = uintptr_t{2} << 20;
-constexpr uintptr_t kStepBytes = uintptr_t{32} << 20;
+constexpr uintptr_t kPieceBytes = uintptr_t{8} << 20;  // whole large pages
 
 struct PageRange {
   uintptr_t begin = 0;
@@ -105,27 +110,84 @@ class Replacement {
   bool is_moved_ = false;
 };
 
+// A piece of a file, and the replacement it belongs to.
+struct Piece {
+  size_t replacement = 0;
+  uintptr_t begin = 0;  // the address that the file is mapped at
+  size_t size = 0;
+};
+
+// Borders of pieces are borders of large pages, so that no two threads fill one.
+void AddPieces(const PageRange& range, size_t replacement, std::vector<Piece>* pieces) {
+  for (uintptr_t at = range.begin; at < range.end;) {
+    const uintptr_t end = std::min(range.end, (at / kPieceBytes + 1) * kPieceBytes);
+    pieces->push_back({replacement, at, end - at});
+    at = end;
+  }
+}
+
+// Reads the part of a file that is mapped at `address`. The last page may reach beyond the file's
+// end; the rest of it stays zero, as in a mapping.
+absl::Status ReadPiece(const SafetensorsFile& mapped, const InputFile& file, uintptr_t address,
+                       std::span<std::byte> out, bool drop_cache) {
+  const auto offset = static_cast<int64_t>(address - reinterpret_cast<uintptr_t>(mapped.mapping()));
+  const auto size = std::min<int64_t>(static_cast<int64_t>(out.size()), file.size_bytes() - offset);
+  posix_fadvise(file.fd(), offset, size, POSIX_FADV_WILLNEED);  // all of it at once, not in order
+  M1_RETURN_IF_ERROR(file.ReadAt(offset, out.first(static_cast<size_t>(size))));
+  if (drop_cache) posix_fadvise(file.fd(), offset, size, POSIX_FADV_DONTNEED);
+  return absl::OkStatus();
+}
+
+absl::Status CopyFile(const SafetensorsFile& mapped, std::span<const PageRange> ranges,
+                      bool drop_cache, ParallelLoad* job) {
+  M1_ASSIGN_OR_RETURN(const InputFile file, mapped.file().Reopen());
+  std::deque<Replacement> replacements;  // neither copied nor moved
+  std::vector<Piece> pieces;
+  for (const PageRange& range : ranges) {
+    AddPieces(range, replacements.size(), &pieces);
+    replacements.emplace_back(range);
+    if (!replacements.back().is_valid()) return NoMemory(range.size());
+  }
+  const auto load = [&](size_t i) -> absl::StatusOr<int64_t> {
+    const Piece& piece = pieces[i];
+    const PageRange& range = ranges[piece.replacement];
+    auto* data = static_cast<std::byte*>(replacements[piece.replacement].data());
+    M1_RETURN_IF_ERROR(ReadPiece(mapped, file, piece.begin,
+                                 {data + (piece.begin - range.begin), piece.size}, drop_cache));
+    return static_cast<int64_t>(piece.size);
+  };
+  M1_RETURN_IF_ERROR(job->Run(pieces.size(), load));
+  for (Replacement& replacement : replacements) M1_RETURN_IF_ERROR(replacement.MoveIntoPlace());
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-absl::Status CopyPages(std::span<const ConstTensorView> views, const PrefetchProgress& progress) {
-  const std::vector<PageRange> ranges = PageRangesOf(views);
+std::vector<FileViews> GroupByFile(const TensorTable& table,
+                                   std::span<const ConstTensorView> views) {
+  std::map<const SafetensorsFile*, std::vector<ConstTensorView>> grouped;
+  for (const ConstTensorView& view : views) {
+    if (view.num_bytes() > 0) grouped[table.FileAt(view.data())].push_back(view);
+  }
+  std::vector<FileViews> files;
+  for (auto& [file, file_views] : grouped) {
+    M1_CHECK_MSG(file != nullptr, "a view of no file");
+    files.push_back({file, std::move(file_views)});
+  }
+  return files;
+}
+
+absl::Status CopyPages(std::span<const FileViews> files, bool drop_cache,
+                       const PrefetchProgress& progress) {
+  std::vector<std::vector<PageRange>> ranges;
   int64_t total = 0;
-  for (const PageRange& range : ranges) total += static_cast<int64_t>(range.size());
-  int64_t done = 0;
-  for (const PageRange& range : ranges) {
-    Replacement replacement(range);
-    if (!replacement.is_valid()) return NoMemory(range.size());
-    for (size_t at = 0; at < range.size(); at += kStepBytes) {
-      const size_t step = std::min(kStepBytes, range.size() - at);
-      void* from = reinterpret_cast<void*>(range.begin + at);
-      const ConstTensorView pages(from, DType::kI32, {static_cast<int64_t>(step / 4)});
-      M1_RETURN_IF_ERROR(PrefetchPages({&pages, 1}, nullptr));
-      std::memcpy(static_cast<std::byte*>(replacement.data()) + at, from, step);
-      madvise(from, step, MADV_DONTNEED);  // the page cache keeps it; this process need not
-      done += static_cast<int64_t>(step);
-      if (progress && !progress(done, total)) return absl::CancelledError("loading was stopped");
-    }
-    M1_RETURN_IF_ERROR(replacement.MoveIntoPlace());
+  for (const FileViews& file : files) {
+    ranges.push_back(PageRangesOf(file.views));
+    for (const PageRange& range : ranges.back()) total += static_cast<int64_t>(range.size());
+  }
+  ParallelLoad job(total, progress);
+  for (size_t i = 0; i < files.size(); ++i) {
+    M1_RETURN_IF_ERROR(CopyFile(*files[i].file, ranges[i], drop_cache, &job));
   }
   return absl::OkStatus();
 }

@@ -4,19 +4,36 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "absl/status/status.h"
 
-#include "common/model/prefetch.h"
+#include "common/model/parallel_load.h"
+#include "common/model/safetensors.h"
+#include "common/model/tensor_table.h"
 #include "common/tensor/tensor_view.h"
 
 namespace m1 {
 
-// Replaces the pages of `views`, which lie in mapped files, by private copies at the same
-// addresses; pages that neighbours share are copied whole. The views stay valid, also while this
-// runs. Takes as much memory as the views have; what the page cache holds of the files beside it
-// can be dropped by the system. After an error some views are copied and the rest are as before.
-// Errors: those of PrefetchPages; ResourceExhausted (the system gives no memory).
-absl::Status CopyPages(std::span<const ConstTensorView> views, const PrefetchProgress& progress);
+// Tensors that are mapped from one file.
+struct FileViews {
+  const SafetensorsFile* file = nullptr;
+  std::vector<ConstTensorView> views;
+};
+
+// Each view with the file of `table` that it lies in; empty views are left out.
+std::vector<FileViews> GroupByFile(const TensorTable& table,
+                                   std::span<const ConstTensorView> views);
+
+// Reads the pages of all views from their files into private memory and puts that at the addresses
+// where the files were mapped; pages that neighbours share are read whole. The views stay valid,
+// also while this runs. Takes as much memory as the views have, and no pages of the mappings; what
+// the page cache holds of the files beside it is the system's to drop, and is dropped here with
+// `drop_cache`. Files are read in order, each by several threads. After an error the views of some
+// files are copied and the rest are as before.
+// Errors: DataLoss naming the file (it cannot be read, ends early, is not the one that is mapped);
+// Cancelled (`progress` returned false); ResourceExhausted (the system gives no memory).
+absl::Status CopyPages(std::span<const FileViews> files, bool drop_cache,
+                       const PrefetchProgress& progress);
 
 }  // namespace m1
