@@ -28,6 +28,10 @@ ABSL_FLAG(int32_t, port, 0, "Port to listen on; 0 picks a free one");
 ABSL_FLAG(std::string, weights, "auto",
           "copy: into memory with large pages, faster; mmap: use the files' pages; auto: copy if "
           "that takes at most half of the memory that is available");
+ABSL_FLAG(
+    bool, pin, false,
+    "Keep compute thread i on the ith core that this process may use; for machines that it has to "
+    "itself");
 ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace");
 ABSL_FLAG(std::string, model, "", "Checkpoint directory");
 ABSL_FLAG(
@@ -69,7 +73,8 @@ AttentionWorkerOptions OptionsFromFlags() {
                     .activation_dtype = absl::GetFlag(FLAGS_activation_dtype),
                     .threads = absl::GetFlag(FLAGS_threads),
                     .cpu_target = absl::GetFlag(FLAGS_cpu_target),
-                    .weights = absl::GetFlag(FLAGS_weights)},
+                    .weights = absl::GetFlag(FLAGS_weights),
+                    .pin = absl::GetFlag(FLAGS_pin)},
           .expert_workers = absl::GetFlag(FLAGS_expert_workers),
           .max_sequences = absl::GetFlag(FLAGS_max_sequences),
           .kv_bytes = absl::GetFlag(FLAGS_kv_bytes),
@@ -152,9 +157,10 @@ absl::Status Worker::Load() {
                 << " max_context_tokens=" << limits_.max_context_tokens
                 << " max_step_tokens=" << limits_.max_step_tokens
                 << " bytes=" << model_.checkpoint->attention_weight_bytes();
-  return model_.checkpoint->PrefetchAttention(
-      LogLoading(TerminationRequested),
+  M1_ASSIGN_OR_RETURN(
+      const WeightMemory memory,
       ChooseWeightMemory(options_.model.weights, model_.checkpoint->attention_weight_bytes()));
+  return model_.checkpoint->PrefetchAttention(LogLoading(TerminationRequested), memory);
 }
 
 absl::Status Worker::CreateExchange() {
@@ -176,9 +182,11 @@ absl::Status Worker::CreateExchange() {
   }
   std::vector<int32_t> experts(static_cast<size_t>(config.num_experts));
   std::iota(experts.begin(), experts.end(), 0);
-  M1_RETURN_IF_ERROR(model_.checkpoint->PrefetchExperts(
-      experts, LogLoading(TerminationRequested),
-      ChooseWeightMemory(options_.model.weights, model_.checkpoint->expert_weight_bytes(experts))));
+  M1_ASSIGN_OR_RETURN(
+      const WeightMemory memory,
+      ChooseWeightMemory(options_.model.weights, model_.checkpoint->expert_weight_bytes(experts)));
+  M1_RETURN_IF_ERROR(
+      model_.checkpoint->PrefetchExperts(experts, LogLoading(TerminationRequested), memory));
   M1_ASSIGN_OR_RETURN(ExpertStore store, ExpertStore::Open(*model_.checkpoint, experts));
   M1_ASSIGN_OR_RETURN(std::unique_ptr<KernelBackend> backend, CreateBackend(options_.model));
   local_experts_ = std::unique_ptr<LocalExperts>(

@@ -42,6 +42,10 @@ ABSL_FLAG(
 ABSL_FLAG(std::string, weights, "auto",
           "copy: into memory with large pages, faster; mmap: use the files' pages; auto: copy if "
           "that takes at most half of the memory that is available");
+ABSL_FLAG(
+    bool, pin, false,
+    "keep compute thread i on the ith core that this process may use; for machines that it has to "
+    "itself");
 ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace");
 
 namespace m1 {
@@ -61,7 +65,8 @@ ExpertWorkerOptions OptionsFromFlags() {
                    .activation_dtype = absl::GetFlag(FLAGS_activation_dtype),
                    .threads = absl::GetFlag(FLAGS_threads),
                    .cpu_target = absl::GetFlag(FLAGS_cpu_target),
-                   .weights = absl::GetFlag(FLAGS_weights)};
+                   .weights = absl::GetFlag(FLAGS_weights),
+                   .pin = absl::GetFlag(FLAGS_pin)};
   options.experts = absl::GetFlag(FLAGS_experts);
   options.shard = absl::GetFlag(FLAGS_shard);
   options.shared_memory = absl::GetFlag(FLAGS_shared_memory);
@@ -136,9 +141,10 @@ absl::Status Run(const ExpertWorkerOptions& options) {
                 << " hidden=" << config.hidden_size
                 << " bytes=" << checkpoint.expert_weight_bytes(experts);
   M1_ASSIGN_OR_RETURN(const ExpertStore store, ExpertStore::Open(checkpoint, experts));
-  M1_RETURN_IF_ERROR(checkpoint.PrefetchExperts(
-      experts, LogLoading(TerminationRequested),
-      ChooseWeightMemory(options.model.weights, checkpoint.expert_weight_bytes(experts))));
+  M1_ASSIGN_OR_RETURN(
+      const WeightMemory memory,
+      ChooseWeightMemory(options.model.weights, checkpoint.expert_weight_bytes(experts)));
+  M1_RETURN_IF_ERROR(checkpoint.PrefetchExperts(experts, LogLoading(TerminationRequested), memory));
   ExpertFfn executor(&store, model.backend.get(), model.activation_dtype);
   return Serve(options, service_options, &executor);
 }

@@ -3,6 +3,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 namespace m1 {
 
@@ -20,6 +21,9 @@ absl::Status InitProcess(absl::string_view log_level);
 // blocks below 32 MiB from there: by default each large message of gRPC's is mapped, faulted in
 // page by page and unmapped.
 void AvoidSlowDefaults();
+
+// Time since this process was started, to 10 ms; 0 where the system does not say.
+absl::Duration ProcessAge();
 
 // Waits for SIGTERM or SIGINT and returns which. From then on a second one ends the process at
 // once, with exit code 1.

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 
 #include "common/base/log.h"
@@ -94,6 +95,10 @@ ServerRunner::~ServerRunner() { Shutdown(absl::ZeroDuration()); }
 
 void ServerRunner::SetServing(bool serving) {
   server_->GetHealthCheckService()->SetServingStatus("", serving);
+  if (serving && !was_serving_.exchange(true)) {
+    M1_LOG(kInfo) << "event=serving address=" << target_
+                  << absl::StrFormat(" seconds=%.2f", absl::ToDoubleSeconds(ProcessAge()));
+  }
 }
 
 void ServerRunner::WaitForSignal() { WaitForTerminationSignal(); }

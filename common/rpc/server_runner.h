@@ -13,6 +13,7 @@
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -52,7 +53,8 @@ class ServerRunner {
   // "127.0.0.1:5001" or "unix:PATH": what clients connect to.
   const std::string& target() const { return target_; }
 
-  // State of grpc.health.v1 service "". NOT_SERVING at first.
+  // State of grpc.health.v1 service "". NOT_SERVING at first. The first time that it serves is
+  // logged with the seconds since the process was started.
   void SetServing(bool serving);
   // Waits for SIGTERM or SIGINT; see InitProcess in process.h.
   void WaitForSignal();
@@ -63,6 +65,7 @@ class ServerRunner {
 
   int port_ = 0;
   std::string target_;
+  std::atomic<bool> was_serving_{false};
   std::unique_ptr<grpc::Server> server_;
 };
 

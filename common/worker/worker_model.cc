@@ -5,13 +5,15 @@
 #include <iterator>
 #include <limits>
 #include <optional>
-#include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
+#include "common/base/affinity.h"
 #include "common/base/flag_checks.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
@@ -81,10 +83,20 @@ absl::StatusOr<WorkerModel> OpenWorkerModel(const WorkerModelOptions& options) {
 }
 
 absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOptions& options) {
-  const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  absl::StatusOr<std::unique_ptr<KernelBackend>> backend =
-      CreateCpuBackend({.num_threads = options.threads == 0 ? cores : options.threads,
-                        .target = options.cpu_target});
+  M1_ASSIGN_OR_RETURN(std::vector<int> cores, AllowedCores());
+  const int num_cores = static_cast<int>(cores.size());
+  const int num_threads = options.threads == 0 ? num_cores : options.threads;
+  if (options.pin && num_threads > num_cores) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--pin with --threads ", num_threads, ": this process may use ", num_cores,
+                     " cores (", FormatCores(cores), "), wanted at most one thread a core"));
+  }
+  cores.resize(options.pin ? static_cast<size_t>(num_threads) : 0);
+  if (options.pin) {
+    M1_LOG(kInfo) << "event=pin cores=" << FormatCores(cores);
+  }
+  absl::StatusOr<std::unique_ptr<KernelBackend>> backend = CreateCpuBackend(
+      {.num_threads = num_threads, .target = options.cpu_target, .cores = std::move(cores)});
   if (!backend.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--cpu_target \"", options.cpu_target, "\": ", backend.status().message()));
@@ -92,21 +104,39 @@ absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOp
   return backend;
 }
 
-WeightMemory ChooseWeightMemory(const std::string& weights, int64_t bytes) {
+absl::StatusOr<WeightMemory> ChooseWeightMemory(const std::string& weights, int64_t bytes) {
   const int64_t available = AvailableBytes();
-  const bool copies = weights == "copy" || (weights == "auto" && bytes <= available / 2);
-  M1_LOG(kInfo) << "weights lie in " << (copies ? "copies with large pages" : "mapped files")
+  const bool fits_twice = bytes <= available / 2;
+  WeightMemory memory = WeightMemory::kMapped;
+  if (weights == "copy" || (weights == "auto" && fits_twice)) {
+    memory = fits_twice ? WeightMemory::kCopied : WeightMemory::kCopiedUncached;
+  }
+  if (memory != WeightMemory::kMapped && bytes > available) {
+    return absl::InvalidArgumentError(absl::StrCat("--weights is copy, which takes ", bytes,
+                                                   " bytes of memory, ", available,
+                                                   " are available; mmap uses the files' pages"));
+  }
+  M1_LOG(kInfo) << "event=weights memory="
+                << (memory == WeightMemory::kMapped ? "mapped_files" : "copies_with_large_pages")
+                << " page_cache=" << (memory == WeightMemory::kCopiedUncached ? "dropped" : "kept")
                 << " --weights=" << weights << " bytes=" << bytes
                 << " available_bytes=" << available;
-  return copies ? WeightMemory::kCopied : WeightMemory::kMapped;
+  return memory;
 }
 
 PrefetchProgress LogLoading(std::function<bool()> is_stopped) {
-  return [is_stopped = std::move(is_stopped), next_line = absl::Now() + kLogPeriod](
+  const absl::Time begin = absl::Now();
+  return [is_stopped = std::move(is_stopped), begin, next_line = begin + kLogPeriod](
              int64_t done_bytes, int64_t total_bytes) mutable {
-    if (absl::Now() >= next_line) {
-      M1_LOG(kInfo) << "loading done_bytes=" << done_bytes << " total_bytes=" << total_bytes;
-      next_line = absl::Now() + kLogPeriod;
+    const absl::Time now = absl::Now();
+    const bool is_end = done_bytes == total_bytes;
+    if (is_end || now >= next_line) {
+      const double seconds = absl::ToDoubleSeconds(now - begin);
+      M1_LOG(kInfo) << "event=" << (is_end ? "loaded" : "loading") << " done_bytes=" << done_bytes
+                    << " total_bytes=" << total_bytes
+                    << absl::StrFormat(" seconds=%.3f gb_per_second=%.2f", seconds,
+                                       static_cast<double>(done_bytes) / 1e9 / seconds);
+      next_line = now + kLogPeriod;
     }
     return !is_stopped();
   };

@@ -24,6 +24,7 @@ struct WorkerModelOptions {
   int32_t threads = 0;                    // compute threads; 0: one per core
   std::string cpu_target;                 // instruction set; "": the best of this machine
   std::string weights = "auto";           // "copy", "mmap"; see ChooseWeightMemory
+  bool pin = false;                       // compute thread i stays on the ith core we may use
 };
 
 // Errors: InvalidArgument naming the flag, its value and what it may be.
@@ -40,15 +41,20 @@ struct WorkerModel {
 // wrong with the files.
 absl::StatusOr<WorkerModel> OpenWorkerModel(const WorkerModelOptions& options);
 
-// Kernels as the flags want them. Errors: InvalidArgument naming --cpu_target.
+// Kernels as the flags want them. Errors: InvalidArgument naming --cpu_target; or --pin, when there
+// are more threads than cores that this process may use.
 absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOptions& options);
 
 // Where `bytes` of weights shall lie by --weights. "auto": in copies, if these take at most half of
-// the memory that the system and its limit for this process allow: others may load beside us.
-// Logs the choice. `weights` is valid.
-WeightMemory ChooseWeightMemory(const std::string& weights, int64_t bytes);
+// the memory that the system and its limit for this process allow: others may load beside us, and
+// the files stay in the page cache for those that start next. "copy": in copies; if they take more
+// than that half the page cache keeps nothing, so that memory never holds the weights twice. Logs
+// the choice. `weights` is valid. Errors: InvalidArgument naming --weights, when copies take more
+// memory than there is.
+absl::StatusOr<WeightMemory> ChooseWeightMemory(const std::string& weights, int64_t bytes);
 
-// Logs every two seconds how far loading is; loading ends with Cancelled once `is_stopped`.
+// Logs every two seconds how far loading is, and its end, with seconds since this call and GB/s
+// (1e9). Loading ends with Cancelled once `is_stopped`.
 PrefetchProgress LogLoading(std::function<bool()> is_stopped);
 
 }  // namespace m1

@@ -20,6 +20,7 @@ std::function<bool(absl::string_view)> Setter(std::optional<T>* value,
   };
 }
 
+bool ParseBool(absl::string_view text, bool* value) { return absl::SimpleAtob(text, value); }
 bool ParseInt32(absl::string_view text, int32_t* value) { return absl::SimpleAtoi(text, value); }
 bool ParseUint64(absl::string_view text, uint64_t* value) { return absl::SimpleAtoi(text, value); }
 bool ParseFloat(absl::string_view text, float* value) { return absl::SimpleAtof(text, value); }
@@ -62,6 +63,10 @@ void FlagSet::Strings(std::string name, std::vector<std::string>* values, std::s
 void FlagSet::Bool(std::string name, bool* value, std::string help) {
   Add({std::move(name), std::move(help), true,
        [value](absl::string_view text) { return absl::SimpleAtob(text, value); }, ""});
+}
+
+void FlagSet::Bool(std::string name, std::optional<bool>* value, std::string help) {
+  Add({std::move(name), std::move(help), true, Setter(value, &ParseBool), ""});
 }
 
 void FlagSet::Int(std::string name, int* value, std::string help) {

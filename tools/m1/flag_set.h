@@ -30,6 +30,7 @@ class FlagSet {
   // May be given several times.
   void Strings(std::string name, std::vector<std::string>* values, std::string help);
   void Bool(std::string name, bool* value, std::string help);
+  void Bool(std::string name, std::optional<bool>* value, std::string help);
   void Int(std::string name, int* value, std::string help);
   void Int(std::string name, std::optional<int32_t>* value, std::string help);
   void Uint64(std::string name, std::optional<uint64_t>* value, std::string help);

@@ -11,10 +11,13 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 
+#include "common/base/affinity.h"
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/rpc/process.h"
 #include "tools/m1/commands.h"
 #include "tools/m1/flag_set.h"
 #include "tools/m1/health_probe.h"
@@ -111,6 +114,8 @@ absl::Status RunCluster(const UpOptions& options, const std::string& binary_fold
       if (ready) {
         progress.Clear();
         std::cout << "ready " << supervisor.router_address() << std::endl;
+        M1_LOG(kInfo) << "event=serving address=" << supervisor.router_address()
+                      << absl::StrFormat(" seconds=%.2f", absl::ToDoubleSeconds(ProcessAge()));
       }
     }
     WaitForEvents(signals.fd(), supervisor);
@@ -123,6 +128,7 @@ absl::Status RunCluster(const UpOptions& options, const std::string& binary_fold
 absl::Status Up(const std::vector<std::string>& args) {
   UpOptions options;
   std::optional<std::string> log_level;
+  std::optional<bool> pin;
   FlagSet flags("up",
                 "starts a router, attention workers and expert workers on this machine, prints "
                 "\"ready HOST:PORT\" when\nthe cluster answers, and ends it on Ctrl-C. A process that "
@@ -135,6 +141,8 @@ absl::Status Up(const std::vector<std::string>& args) {
   flags.String("transport", &options.transport,
                "experts in their own processes, reached by shm (shared memory) or grpc; inproc: inside the "
                "attention worker (shm)");
+  flags.Bool("pin", &pin, "compute thread i of each worker stays on core i (on, unless --threads is given or not all "
+             "cores of the machine may be used)");
   flags.String("log_level", &log_level, "of m1 and the servers: error, warning, info, debug (m1: info, servers: warning)");
   flags.OnUnknown([&options](absl::string_view name, absl::string_view value) {
     options.passed_on.emplace_back(name, value);
@@ -152,6 +160,9 @@ absl::Status Up(const std::vector<std::string>& args) {
   SetLogLevel(level);
   options.passed_on.emplace_back("log_level", log_level.value_or("warning"));
   M1_RETURN_IF_ERROR(options.Validate());
+  M1_ASSIGN_OR_RETURN(const std::vector<int> cores, AllowedCores());
+  options.pin = pin.value_or(options.PinsByDefault(static_cast<int>(cores.size()),
+                                                   static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN))));
   std::error_code error;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
   if (error) return absl::InternalError(absl::StrCat("/proc/self/exe: ", error.message()));

@@ -123,6 +123,13 @@ absl::Status UpOptions::Validate() const {
   return absl::OkStatus();
 }
 
+bool UpOptions::PinsByDefault(int num_allowed_cores, int num_machine_cores) const {
+  for (const auto& flag : passed_on) {
+    if (flag.first == "threads") return false;
+  }
+  return num_allowed_cores >= num_machine_cores;
+}
+
 std::vector<std::string> ProcessArgs(const UpOptions& options, const ProcessArgsInput& input) {
   std::vector<std::string> args = {absl::StrCat("--model=", options.model),
                                    absl::StrCat("--port=", input.port)};
@@ -138,6 +145,7 @@ std::vector<std::string> ProcessArgs(const UpOptions& options, const ProcessArgs
           absl::StrCat("--attention_workers=", absl::StrJoin(input.attention_addresses, ",")));
       break;
   }
+  if (options.pin && input.kind != ProcessKind::kRouter) args.push_back("--pin");
   for (const auto& [name, value] : options.passed_on) {
     if ((KindsOf(name) & Bit(input.kind)) != 0)
       args.push_back(absl::StrCat("--", name, "=", value));

@@ -26,11 +26,16 @@ struct UpOptions {
   int port = 50051;
   // "shm", "grpc" or "inproc": how the attention worker reaches the experts.
   std::string transport = "shm";
+  // Workers keep their compute threads on one core each.
+  bool pin = false;
   // Flags that a server knows and m1 does not: (name without dashes, value).
   std::vector<std::pair<std::string, std::string>> passed_on;
 
   // Errors: InvalidArgument naming the flag.
   absl::Status Validate() const;
+  // Whether workers shall pin their threads where --pin does not say: when m1 may use every core of
+  // the machine and nobody chose the number of threads, that is, when the machine is the cluster's.
+  bool PinsByDefault(int num_allowed_cores, int num_machine_cores) const;
 };
 
 // True when at least one kind of server takes --name. `m1 up` refuses others at once.

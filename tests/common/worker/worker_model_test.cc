@@ -2,9 +2,11 @@
 
 #include <filesystem>
 #include <fstream>
+#include <vector>
 
 #include "gtest/gtest.h"
 
+#include "common/base/affinity.h"
 #include "tests/support/status_matchers.h"
 
 namespace m1 {
@@ -73,10 +75,30 @@ TEST(WorkerModelTest, UnknownInstructionSetIsTheFlagsFault) {
 
 TEST(WorkerModelTest, WeightsAreCopiedWhereThatIsAskedForOrFits) {
   constexpr int64_t kMoreThanAnyMachineHas = int64_t{1} << 60;
-  EXPECT_EQ(ChooseWeightMemory("copy", kMoreThanAnyMachineHas), WeightMemory::kCopied);
-  EXPECT_EQ(ChooseWeightMemory("mmap", 1), WeightMemory::kMapped);
-  EXPECT_EQ(ChooseWeightMemory("auto", kMoreThanAnyMachineHas), WeightMemory::kMapped);
-  EXPECT_EQ(ChooseWeightMemory("auto", 1), WeightMemory::kCopied);
+  const auto choose = [](const std::string& weights, int64_t bytes) {
+    return ChooseWeightMemory(weights, bytes).value();
+  };
+  EXPECT_EQ(choose("copy", 1), WeightMemory::kCopied);
+  EXPECT_EQ(choose("mmap", 1), WeightMemory::kMapped);
+  EXPECT_EQ(choose("mmap", kMoreThanAnyMachineHas), WeightMemory::kMapped);
+  EXPECT_EQ(choose("auto", kMoreThanAnyMachineHas), WeightMemory::kMapped);
+  EXPECT_EQ(choose("auto", 1), WeightMemory::kCopied);
+  EXPECT_THAT(ChooseWeightMemory("copy", kMoreThanAnyMachineHas),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("--weights is copy, which takes 1152921504606846976 bytes")));
+}
+
+TEST(WorkerModelTest, MoreThreadsThanCoresCannotBePinned) {
+  ASSERT_OK_AND_ASSIGN(const std::vector<int> cores, AllowedCores());
+  WorkerModelOptions options = Valid();
+  options.pin = true;
+  options.threads = static_cast<int32_t>(cores.size()) + 1;
+  EXPECT_THAT(CreateBackend(options),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--pin with --threads")));
+  options.threads = static_cast<int32_t>(cores.size());
+  EXPECT_OK(CreateBackend(options));
+  options.threads = 0;
+  EXPECT_OK(CreateBackend(options));
 }
 
 TEST(WorkerModelTest, LoadingStopsWhenAsked) {

@@ -59,6 +59,19 @@ TEST(FlagSetTest, KeepsDefaultsAndAbsence) {
   EXPECT_EQ(values.top_k, std::nullopt);
 }
 
+TEST(FlagSetTest, OptionalBoolSaysWhetherItCame) {
+  const auto parse = [](const std::vector<std::string>& args) {
+    std::optional<bool> value;
+    FlagSet flags("do", "does");
+    flags.Bool("pin", &value, "help");
+    EXPECT_TRUE(flags.Parse(args).ok());
+    return value;
+  };
+  EXPECT_EQ(parse({}), std::nullopt);
+  EXPECT_EQ(parse({"--pin"}), true);
+  EXPECT_EQ(parse({"--pin=false"}), false);
+}
+
 TEST(FlagSetTest, BoolTakesNoSeparateValue) {
   Values values;
   ASSERT_TRUE(Parse({"--json", "--stop", "x", "--stop=y=z"}, &values).ok());

@@ -3,11 +3,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <string>
+#include <vector>
+
 namespace m1 {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(UpOptionsTest, DefaultsAreValid) { EXPECT_TRUE(UpOptions().Validate().ok()); }
 
@@ -54,6 +60,30 @@ TEST(UpOptionsTest, InprocRunsExpertsInTheAttentionWorker) {
   ProcessArgsInput input;
   input.kind = ProcessKind::kAttentionWorker;
   EXPECT_EQ(ProcessArgs(options, input).back(), "--expert_workers=inproc");
+}
+
+TEST(UpOptionsTest, PinsWhereTheMachineIsItsOwn) {
+  UpOptions options;
+  EXPECT_TRUE(options.PinsByDefault(2, 2));
+  EXPECT_FALSE(options.PinsByDefault(1, 2));
+  options.passed_on = {{"queue_size", "9"}};
+  EXPECT_TRUE(options.PinsByDefault(2, 2));
+  options.passed_on = {{"queue_size", "9"}, {"threads", "2"}};
+  EXPECT_FALSE(options.PinsByDefault(2, 2));
+}
+
+TEST(UpOptionsTest, WorkersArePinnedAndRoutersAreNot) {
+  UpOptions options;
+  ProcessArgsInput input;
+  for (const ProcessKind kind :
+       {ProcessKind::kExpertWorker, ProcessKind::kAttentionWorker, ProcessKind::kRouter}) {
+    input.kind = kind;
+    options.pin = false;
+    EXPECT_THAT(ProcessArgs(options, input), Not(Contains("--pin")));
+    options.pin = true;
+    const std::vector<std::string> args = ProcessArgs(options, input);
+    EXPECT_EQ(std::count(args.begin(), args.end(), "--pin"), kind == ProcessKind::kRouter ? 0 : 1);
+  }
 }
 
 TEST(UpOptionsTest, FlagsGoToThoseThatKnowThem) {
