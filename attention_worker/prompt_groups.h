@@ -38,6 +38,7 @@ struct Seniority {
 
 struct KeptPrompt {
   std::vector<int32_t> token_ids;  // whose state it is
+  int64_t client_id = 0;
   Seniority seniority;
   Lease slot;
   Lease blocks;

@@ -22,6 +22,9 @@ int64_t NumFullBlocks(const KeptPrompt& kept) {
   return static_cast<int64_t>(kept.token_ids.size()) / kKvBlockTokens;
 }
 
+bool FitsIn(const KeptPrompt& kept, const Sequence& sequence) {
+  return static_cast<int64_t>(kept.token_ids.size()) <= sequence.shared_tokens;
+}
 bool Waits(const Sequence& sequence) { return sequence.phase == SequencePhase::kWaiting; }
 // Its state may be kept when it comes to the end of what is shared.
 bool ComputesShared(const Sequence& sequence) {
@@ -29,6 +32,14 @@ bool ComputesShared(const Sequence& sequence) {
 }
 
 }  // namespace
+
+template <typename Predicate>
+bool StepPolicy::AnyOf(const PromptGroupKey& key, const Predicate& is_meant) const {
+  return std::any_of(sequences_.begin(), sequences_.end(), [&](const auto& entry) {
+    const Sequence& sequence = *entry.second;
+    return sequence.start.prompt_group != 0 && sequence.group_key() == key && is_meant(sequence);
+  });
+}
 
 template <typename Predicate>
 bool StepPolicy::AnyOther(const Sequence& sequence, const Predicate& is_meant) const {
@@ -45,7 +56,7 @@ PromptGroup* StepPolicy::UsableGroup(const Sequence& sequence) {
   PromptGroup* group = groups_.Find(sequence.group_key());
   if (group == nullptr || !group->kept) return group;
   const std::vector<int32_t>& kept = group->kept->token_ids;
-  const bool begins_so = static_cast<int64_t>(kept.size()) <= sequence.shared_tokens &&
+  const bool begins_so = FitsIn(*group->kept, sequence) &&
                          std::equal(kept.begin(), kept.end(), sequence.tokens.begin());
   return begins_so ? group : nullptr;
 }
@@ -116,7 +127,8 @@ std::optional<SlotPreparation> StepPolicy::KeepPrompt(const Sequence& sequence) 
     return std::nullopt;
   }
   PromptGroup* group = groups_.Find(sequence.group_key());
-  if (group == nullptr || group->kept) return std::nullopt;
+  if (group == nullptr || (group->kept && FitsIn(*group->kept, sequence))) return std::nullopt;
+  group->kept.reset();  // too long for this one; its own will do for all
   if (group->is_released && !AnyOther(sequence, Waits)) return std::nullopt;
   // Never more than half of the slots, or too few would be left to run.
   if (groups_.num_kept() >= std::max<int64_t>(1, slots_.capacity() / 2)) return std::nullopt;
@@ -125,6 +137,7 @@ std::optional<SlotPreparation> StepPolicy::KeepPrompt(const Sequence& sequence) 
   if (slots_.num_free() < 1 || blocks_.num_free() < num_blocks - num_full) return std::nullopt;
   KeptPrompt kept{
       .token_ids = {sequence.tokens.begin(), sequence.tokens.begin() + sequence.shared_tokens},
+      .client_id = sequence.key.client_id,
       .seniority = sequence.seniority(),
       .slot = Lease(&slots_),
       .blocks = Lease(&blocks_)};
@@ -150,12 +163,19 @@ bool StepPolicy::AnyDecodes() const {
   });
 }
 
+// Of different clients only priorities can be compared: each counts its own arrivals.
+bool StepPolicy::MayDisplace(const Sequence& sequence, const KeptPrompt& kept) {
+  if (sequence.key.client_id != kept.client_id) {
+    return sequence.start.priority > kept.seniority.priority;
+  }
+  return sequence.seniority().IsAbove(kept.seniority);
+}
+
 bool StepPolicy::MakeRoom(const Sequence& sequence, int64_t slots, int64_t blocks,
                           const PromptGroup* spared) {
   const bool nobody_else_will = !AnyHoldsMemory();
   const auto may_go = [&](const PromptGroup& group) {
-    return &group != spared &&
-           (nobody_else_will || sequence.seniority().IsAbove(group.kept->seniority));
+    return &group != spared && (nobody_else_will || MayDisplace(sequence, *group.kept));
   };
   if (slots_.num_free() + groups_.num_droppable_slots(may_go) < slots ||
       blocks_.num_free() + groups_.num_droppable_blocks(may_go) < blocks) {
@@ -166,20 +186,14 @@ bool StepPolicy::MakeRoom(const Sequence& sequence, int64_t slots, int64_t block
   return true;
 }
 
-// Those that nobody waits for any more, and those of which nothing is left.
+// Those that nobody waits for any more. Those of which nothing is left go in TakeLostPrompts.
 void StepPolicy::DropUnwantedPrompts() {
   for (const PromptGroupKey& key : groups_.Keys()) {
-    bool is_wanted = false;
-    bool has_members = false;
-    for (const auto& [name, sequence] : sequences_) {
-      if (sequence->start.prompt_group == 0 || sequence->group_key() != key) continue;
-      has_members = true;
-      is_wanted = is_wanted || Waits(*sequence) || ComputesShared(*sequence);
-    }
-    const PromptGroup& group = *groups_.Find(key);
-    const bool is_over =
-        group.is_released ? !is_wanted : !group.kept && !has_members && !group.is_promised;
-    if (is_over) groups_.Remove(key);
+    if (!groups_.Find(key)->is_released) continue;
+    const auto wants = [](const Sequence& sequence) {
+      return Waits(sequence) || ComputesShared(sequence);
+    };
+    if (!AnyOf(key, wants)) groups_.Remove(key);
   }
 }
 
@@ -187,15 +201,13 @@ std::vector<PromptGroupKey> StepPolicy::TakeLostPrompts() {
   std::vector<PromptGroupKey> lost;
   for (const PromptGroupKey& key : groups_.Keys()) {
     PromptGroup& group = *groups_.Find(key);
-    const bool will_be_kept =
-        group.kept || std::any_of(sequences_.begin(), sequences_.end(), [&](const auto& entry) {
-          const Sequence& sequence = *entry.second;
-          return sequence.start.prompt_group != 0 && sequence.group_key() == key &&
-                 sequence.num_computed < sequence.shared_tokens;
-        });
-    if (will_be_kept || !group.is_promised) continue;
+    const auto will_keep = [](const Sequence& sequence) {
+      return sequence.num_computed < sequence.shared_tokens;
+    };
+    if (group.kept || AnyOf(key, will_keep)) continue;
+    if (group.is_promised && !group.is_released) lost.push_back(key);
     group.is_promised = false;
-    if (!group.is_released) lost.push_back(key);
+    if (!AnyOf(key, [](const Sequence& /*sequence*/) { return true; })) groups_.Remove(key);
   }
   return lost;
 }
@@ -214,7 +226,8 @@ int64_t StepPolicy::BlocksToWaitFor(const Sequence& sequence) const {
   if (!sequence.can_begin_shared()) return num_blocks;
   const PromptGroup* group = groups_.Find(sequence.group_key());
   if (group == nullptr) return num_blocks;
-  const bool will_share = group->kept || AnyOther(sequence, ComputesShared);
+  const bool will_share =
+      group->kept ? FitsIn(*group->kept, sequence) : AnyOther(sequence, ComputesShared);
   return will_share ? num_blocks - sequence.shared_tokens / kKvBlockTokens : num_blocks;
 }
 

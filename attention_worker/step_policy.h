@@ -122,6 +122,11 @@ class StepPolicy {
   bool AnyDecodes() const;
   void DropUnwantedPrompts();
   PromptGroup* UsableGroup(const Sequence& sequence);
+  // Whether the sequence may have the memory of a kept prompt.
+  static bool MayDisplace(const Sequence& sequence, const KeptPrompt& kept);
+  // Any sequence of the group, for which `is_meant` holds.
+  template <typename Predicate>
+  bool AnyOf(const PromptGroupKey& key, const Predicate& is_meant) const;
   // Another one of the group, for which `is_meant` holds.
   template <typename Predicate>
   bool AnyOther(const Sequence& sequence, const Predicate& is_meant) const;

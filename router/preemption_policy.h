@@ -19,9 +19,9 @@ struct Room {
   }
 };
 
-// A sequence that runs on the worker.
+// A sequence that runs on the worker, or a prompt that is kept there.
 struct PreemptionCandidate {
-  int64_t id = 0;
+  int64_t id = 0;  // any name
   int32_t priority = 0;
   absl::Time head_start;  // see work_queue.h
   int64_t arrival_order = 0;

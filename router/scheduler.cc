@@ -50,9 +50,12 @@ absl::StatusOr<int64_t> Scheduler::Submit(std::shared_ptr<const GenerationReques
   const int num_samples = request->sample_count;
   M1_CHECK(num_samples >= 1 && static_cast<size_t>(num_samples) == sinks.size());
   const auto group = std::make_shared<SampleGroup>(SampleGroup{.id = next_arrival_order_,
+                                                               .request = request,
+                                                               .arrival_time = now,
                                                                .num_samples = num_samples,
                                                                .num_unstarted = num_samples,
-                                                               .num_to_start = num_samples});
+                                                               .num_open = num_samples,
+                                                               .num_queued = num_samples});
   const int32_t max_new_tokens = BoundAtArrival(*request);
   for (int i = 0; i < num_samples; ++i) {
     auto sequence = std::make_unique<RoutedSequence>();
@@ -148,20 +151,20 @@ void Scheduler::OnStep(int worker_index, WorkerEvents events, absl::Time now) {
     Requeue(sequence, now);
   }
   for (const int64_t group_id : events.lost_prompt_groups) {
-    for (const auto& entry : sequences_) {
-      SampleGroup& group = *entry.second->group;
-      if (group.id == group_id && group.keepers.contains(worker_index)) {
-        group.keepers[worker_index] = false;
-      }
-    }
+    const auto prompt = worker.prompts.find(group_id);
+    if (prompt != worker.prompts.end()) prompt->second.is_kept = false;
   }
   for (int64_t id : full_ids) {
     // Frees what it holds on its worker until its reader has caught up.
-    if (RoutedSequence* sequence = FindRunning(worker_index, id)) CancelOnWorker(sequence);
+    RoutedSequence* sequence = FindRunning(worker_index, id);
+    if (sequence == nullptr) continue;
+    CancelOnWorker(sequence);
+    ReleaseUnwanted(*sequence->group);
   }
   for (int64_t id : events.paused_sequence_ids) HandlePaused(worker_index, id);
   const bool was_ready = worker.is_ready();
   worker.ledger.Update(events.credits);
+  if (worker.steps_until_dropped > 0 && --worker.steps_until_dropped == 0) worker.dropped = {};
   if (worker.is_ready() && !was_ready) queue_.BringBack();
   DispatchWaiting(now);
 }
@@ -170,7 +173,7 @@ void Scheduler::OnLost(int worker_index, absl::Time now) {
   WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   if (!worker.is_connected) return;
   worker.is_connected = false;
-  for (const auto& entry : sequences_) entry.second->group->keepers.erase(worker_index);
+  worker.prompts.clear();
   std::vector<int64_t> lost_ids;
   for (const auto& entry : worker.running) lost_ids.push_back(entry.second->arrival_order);
   std::sort(lost_ids.begin(), lost_ids.end());
@@ -299,7 +302,7 @@ void Scheduler::Requeue(RoutedSequence* sequence, absl::Time now) {
   if (const std::optional<AnswerEnd> end = EndOfAnswer(*sequence)) {
     return Finish(sequence, *end, sequence->resume.emitted_ids.back(), now);
   }
-  sequence->state = SequenceState::kQueued;
+  SetState(sequence, SequenceState::kQueued);
   sequence->unserved_since = now;
   queue_.Return(sequence->ticket(), /*to_head=*/sequence->was_started);
 }
@@ -312,8 +315,26 @@ void Scheduler::Detach(RoutedSequence* sequence) {
   sequence->worker_index = -1;
   sequence->outstanding_tokens = 0;
   sequence->is_being_preempted = false;
-  sequence->state = SequenceState::kParked;
-  ++sequence->group->num_to_start;
+  SetState(sequence, SequenceState::kParked);
+}
+
+void Scheduler::SetState(RoutedSequence* sequence, SequenceState state) {
+  SampleGroup& group = *sequence->group;
+  const auto count = [&group](SequenceState of, int change) {
+    if (of == SequenceState::kQueued) group.num_queued += change;
+    if (of == SequenceState::kRunning) group.num_running += change;
+  };
+  count(sequence->state, -1);
+  count(state, 1);
+  sequence->state = state;
+}
+
+void Scheduler::ReleaseUnwanted(const SampleGroup& group) {
+  if (group.num_samples == 1 || group.WantsPrompt()) return;
+  for (int i = 0; i < num_workers(); ++i) {
+    if (workers_[static_cast<size_t>(i)].prompts.erase(group.id) == 0) continue;
+    commands_->Send(i, ReleasePromptCommand{.prompt_group = group.id});
+  }
 }
 
 void Scheduler::CancelOnWorker(RoutedSequence* sequence) {
@@ -342,8 +363,11 @@ void Scheduler::Fail(RoutedSequence* sequence, const absl::Status& status) {
 
 void Scheduler::Erase(RoutedSequence* sequence) {
   Detach(sequence);
-  if (!sequence->was_started) --sequence->group->num_unstarted;
-  LeaveLine(sequence->group.get());
+  SetState(sequence, SequenceState::kParked);
+  SampleGroup& group = *sequence->group;
+  --group.num_open;
+  if (!sequence->was_started) --group.num_unstarted;
+  ReleaseUnwanted(group);
   queue_.Remove(sequence->arrival_order);
   queue_.Leave(sequence->ticket());
   sequences_.erase(sequence->arrival_order);

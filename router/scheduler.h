@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -19,6 +20,7 @@
 
 #include "router/credits.h"
 #include "router/placement_policy.h"
+#include "router/preemption_policy.h"
 #include "router/retry_advice.h"
 #include "router/sequence.h"
 #include "router/session_affinity.h"
@@ -45,6 +47,12 @@ struct SchedulerOptions {
   absl::Duration worker_loss_timeout = absl::Seconds(60);
 };
 
+// A prompt whose group a worker was told of and has not been told to release.
+struct NamedPrompt {
+  std::shared_ptr<const SampleGroup> group;
+  bool is_kept = true;  // or being computed, as far as is known
+};
+
 // One worker as the scheduler sees it.
 struct WorkerState {
   bool is_connected = false;
@@ -54,7 +62,15 @@ struct WorkerState {
   absl::flat_hash_map<int64_t, RoutedSequence*> running;  // by worker_sequence_id
   int64_t next_sequence_id = 1;                           // of the stream
   int64_t outstanding_tokens = 0;
+  std::map<int64_t, NamedPrompt> prompts;  // by group
+  // Of prompts that it was told to drop; free, but in none of the credits for so many steps more.
+  Room dropped;
+  int steps_until_dropped = 0;
 
+  bool Keeps(const SampleGroup& group) const {
+    const auto found = prompts.find(group.id);
+    return found != prompts.end() && found->second.is_kept;
+  }
   bool is_ready() const { return is_connected && ledger.ready(); }
 };
 
@@ -142,13 +158,17 @@ class Scheduler {
   std::optional<int> PreferredWorker(const RoutedSequence& sequence) const;
   // KV blocks that the worker is to have free; fewer where it may keep the prompt.
   int64_t BlocksToStart(int worker_index, const RoutedSequence& sequence) const;
-  // One sample of the group runs now, or is over. When none is left to start its prompt need not be
-  // kept.
-  void LeaveLine(SampleGroup* group);
+  void SetState(RoutedSequence* sequence, SequenceState state);
+  // Tells the workers that know of the group, when nobody wants its prompt any more.
+  void ReleaseUnwanted(const SampleGroup& group);
   void StartOn(int worker_index, RoutedSequence* sequence, absl::Time now);
   // Has running sequences of lower priority preempted for one that waits for credits, if any can.
   void MakeRoom(const RoutedSequence& sequence);
+  void DropPrompt(int worker_index, int64_t group_id);
+  // Their ids on the worker; below zero, those of prompt groups whose prompts it drops.
   std::optional<std::vector<int64_t>> VictimsOn(int worker_index,
+                                                const RoutedSequence& sequence) const;
+  std::vector<PreemptionCandidate> CandidatesOn(int worker_index,
                                                 const RoutedSequence& sequence) const;
 
   // False: the sink is full.

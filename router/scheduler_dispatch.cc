@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 
-#include "router/preemption_policy.h"
 #include "router/scheduler.h"
 
 namespace m1 {
@@ -42,7 +41,8 @@ void Scheduler::DispatchWaiting(absl::Time now) {
 bool Scheduler::ParkedForReader(RoutedSequence* sequence) {
   if (sequence->sink->OnStarting() != SinkState::kIsFull) return false;
   queue_.Remove(sequence->arrival_order);
-  sequence->state = SequenceState::kParked;
+  SetState(sequence, SequenceState::kParked);
+  ReleaseUnwanted(*sequence->group);
   return true;
 }
 
@@ -89,7 +89,10 @@ bool Scheduler::IsEligible(const RoutedSequence& sequence, const WorkerState& wo
 std::optional<int> Scheduler::PreferredWorker(const RoutedSequence& sequence) const {
   // Where the prompt may be kept, then where the session was.
   const SampleGroup& group = *sequence.group;
-  if (group.keepers.contains(group.last_worker)) return group.last_worker;
+  if (group.was_started()) {
+    const WorkerState& last = workers_[static_cast<size_t>(group.last_worker)];
+    if (last.prompts.contains(group.id)) return group.last_worker;
+  }
   const std::optional<int> worker = sessions_.Find(sequence.request->session_id);
   return worker && *worker < num_workers() ? worker : std::nullopt;
 }
@@ -109,57 +112,89 @@ void Scheduler::MakeRoom(const RoutedSequence& sequence) {
   }
   if (!fewest) return;
   for (const int64_t id : *fewest) {
+    if (id < 0) {
+      DropPrompt(chosen, -id);
+      continue;
+    }
     FindRunning(chosen, id)->is_being_preempted = true;
     commands_->Send(chosen, PreemptCommand{.sequence_id = id});
   }
 }
 
+// The next sample that is started there begins the group anew.
+void Scheduler::DropPrompt(int worker_index, int64_t group_id) {
+  WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
+  const auto prompt = worker.prompts.find(group_id);
+  const int64_t shared = NumSharedTokens(*prompt->second.group->request);
+  const bool is_shared =
+      std::any_of(worker.running.begin(), worker.running.end(),
+                  [&](const auto& entry) { return entry.second->group->id == group_id; });
+  ++worker.dropped.slots;
+  worker.dropped.kv_blocks += is_shared ? 0 : shared / kKvBlockTokens;
+  // Of the next step the worker may have told already when it hears of this.
+  worker.steps_until_dropped = 2;
+  worker.prompts.erase(prompt);
+  commands_->Send(worker_index, ReleasePromptCommand{.prompt_group = group_id});
+}
+
 std::optional<std::vector<int64_t>> Scheduler::VictimsOn(int worker_index,
                                                          const RoutedSequence& sequence) const {
   const WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
-  const int64_t pool = worker.limits.kv_blocks;
-  const auto head_start = [this](const RoutedSequence& of) {
-    return HeadStart(of.arrival_time, of.request->priority, options_.priority_ageing);
+  return ChooseVictims(
+      sequence.request->priority,
+      HeadStart(sequence.arrival_time, sequence.request->priority, options_.priority_ageing),
+      {.slots = 1, .kv_blocks = BlocksToStart(worker_index, sequence)},
+      {.slots = worker.ledger.available_slots() + worker.dropped.slots,
+       .kv_blocks = worker.ledger.available_kv_blocks() + worker.dropped.kv_blocks},
+      CandidatesOn(worker_index, sequence));
+}
+
+// What samples share is given back with the oldest, which goes last; a kept prompt goes before
+// them.
+std::vector<PreemptionCandidate> Scheduler::CandidatesOn(int worker_index,
+                                                         const RoutedSequence& sequence) const {
+  const WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
+  const auto head_start = [this](const SampleGroup& group) {
+    return HeadStart(group.arrival_time, group.request->priority, options_.priority_ageing);
   };
-  std::vector<PreemptionCandidate> running;
-  // What the samples of a request share is free when the last of them went, which is the oldest.
   absl::flat_hash_map<const SampleGroup*, int64_t> oldest;
   for (const auto& [id, other] : worker.running) {
+    if (!other->shares_prompt) continue;
     int64_t& order = oldest.try_emplace(other->group.get(), other->arrival_order).first->second;
     order = std::min(order, other->arrival_order);
   }
-  for (const auto& [id, other] : worker.running) {
-    const SampleGroup& group = *other->group;
-    const bool leaves_shared = group.num_samples > 1 && (group.IsKeptOn(worker_index) ||
-                                                         oldest.at(&group) != other->arrival_order);
-    const int64_t shared = leaves_shared ? other->num_shared_tokens() / kKvBlockTokens : 0;
-    running.push_back({.id = id,
-                       .priority = other->request->priority,
-                       .head_start = head_start(*other),
-                       .arrival_order = other->arrival_order,
-                       .kv_blocks = KvBlocksToStart(other->num_tokens(), pool) - shared,
-                       .is_being_preempted = other->is_being_preempted});
+  std::vector<PreemptionCandidate> candidates;
+  for (const auto& [group_id, prompt] : worker.prompts) {
+    const SampleGroup& group = *prompt.group;
+    if (!prompt.is_kept || &group == sequence.group.get()) continue;
+    const int64_t shared = NumSharedTokens(*group.request) / kKvBlockTokens;
+    candidates.push_back({.id = -group_id,
+                          .priority = group.request->priority,
+                          .head_start = head_start(group),
+                          .arrival_order = group_id + group.num_samples,
+                          .kv_blocks = oldest.contains(&group) ? 0 : shared});
   }
-  return ChooseVictims(
-      sequence.request->priority, head_start(sequence),
-      {.slots = 1, .kv_blocks = BlocksToStart(worker_index, sequence)},
-      {.slots = worker.ledger.available_slots(), .kv_blocks = worker.ledger.available_kv_blocks()},
-      std::move(running));
+  for (const auto& [id, other] : worker.running) {
+    const auto found = oldest.find(other->group.get());
+    const bool leaves_shared = other->shares_prompt && found->second != other->arrival_order;
+    const int64_t shared = NumSharedTokens(*other->request) / kKvBlockTokens;
+    candidates.push_back(
+        {.id = id,
+         .priority = other->request->priority,
+         .head_start = head_start(*other->group),
+         .arrival_order = other->arrival_order,
+         .kv_blocks = KvBlocksToStart(other->num_tokens(), worker.limits.kv_blocks) -
+                      (leaves_shared ? shared : 0),
+         .is_being_preempted = other->is_being_preempted});
+  }
+  return candidates;
 }
 
 int64_t Scheduler::BlocksToStart(int worker_index, const RoutedSequence& sequence) const {
   const WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   const int64_t num_blocks = KvBlocksToStart(sequence.num_start_tokens(), worker.limits.kv_blocks);
-  if (!sequence.group->IsKeptOn(worker_index)) return num_blocks;
-  return num_blocks - sequence.num_shared_tokens() / kKvBlockTokens;
-}
-
-void Scheduler::LeaveLine(SampleGroup* group) {
-  if (--group->num_to_start > 0) return;
-  for (const auto& [worker_index, is_kept] : group->keepers) {
-    commands_->Send(worker_index, ReleasePromptCommand{.prompt_group = group->id});
-  }
-  group->keepers.clear();
+  if (!worker.Keeps(*sequence.group) || !sequence.can_begin_shared()) return num_blocks;
+  return num_blocks - NumSharedTokens(*sequence.request) / kKvBlockTokens;
 }
 
 void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time now) {
@@ -179,18 +214,21 @@ void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time n
         std::min<int64_t>(sequence->max_new_tokens, room + sequence->num_generated()));
     sequence->sink->OnStarted(now);
   }
-  sequence->state = SequenceState::kRunning;
+  SetState(sequence, SequenceState::kRunning);
   sequence->worker_index = worker_index;
   sequence->worker_sequence_id = worker.next_sequence_id++;
   sequence->outstanding_tokens = MaxTotalTokens(*sequence);
   worker.outstanding_tokens += sequence->outstanding_tokens;
   worker.running.emplace(sequence->worker_sequence_id, sequence);
   worker.ledger.Start(BlocksToStart(worker_index, *sequence));
+  // With those that come after it, or with what those before it have left.
+  sequence->shares_prompt = group.num_samples > 1 && (group.num_open > group.num_running ||
+                                                      worker.prompts.contains(group.id));
+  if (sequence->shares_prompt) worker.prompts[group.id] = {.group = sequence->group};
   sequence->pause_at_generated_count = NextPause(*sequence);
   commands_->Send(worker_index, MakeStartCommand(*sequence));
   group.last_worker = worker_index;
-  if (group.SharesPromptOn(worker_index)) group.keepers[worker_index] = true;
-  LeaveLine(&group);
+  ReleaseUnwanted(group);
 }
 
 }  // namespace m1

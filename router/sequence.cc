@@ -34,9 +34,7 @@ StartCommand MakeStartCommand(const RoutedSequence& sequence) {
     start.fed_token_ids.assign(fed.begin(), fed.end());
   }
   start.pause_at_generated_count = sequence.pause_at_generated_count;
-  if (sequence.group->SharesPromptOn(sequence.worker_index)) {
-    start.prompt_group = sequence.group->id;
-  }
+  if (sequence.shares_prompt) start.prompt_group = sequence.group->id;
   return start;
 }
 

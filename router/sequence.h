@@ -2,7 +2,6 @@
 // runs.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -81,6 +80,7 @@ struct RoutedSequence {
   int64_t outstanding_tokens = 0;        // kRunning: its share of the worker's
   int32_t pause_at_generated_count = 0;  // kRunning: where the worker waits for word; 0: nowhere
   bool is_being_preempted = false;       // kRunning: the worker was asked to drop it
+  bool shares_prompt = false;            // kRunning: it was started as one of its group
 
   int64_t num_tokens() const {
     return static_cast<int64_t>(request->prompt_ids.size() + resume.emitted_ids.size());
@@ -97,12 +97,10 @@ struct RoutedSequence {
   }
   // Tokens that may still come.
   int64_t num_remaining() const { return max_new_tokens - num_generated(); }
-  // Tokens that all samples of the request begin with and that no worker scores for one of them
-  // alone. With a repetition rule it counts the prompt's generated tokens.
-  int64_t num_shared_tokens() const {
-    const int32_t counted =
-        std::min(request->generated_prompt_token_count, std::max(request->repetition.max_run, 0));
-    return static_cast<int64_t>(request->prompt_ids.size()) - counted - 1;
+  // Whether a worker can begin it at the end of the shared tokens: none of them is to be scored.
+  bool can_begin_shared() const {
+    return !request->prompt_logprobs || sample_index > 0 ||
+           resume.next_prompt_logprob_index > NumSharedTokens(*request);
   }
   // Tokens that a worker knows of as soon as it is started.
   int64_t num_start_tokens() const {

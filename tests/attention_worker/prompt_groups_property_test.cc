@@ -422,6 +422,34 @@ TEST_F(PromptGroupsTest, AReplayBeginsAtTheKeptPrompt) {
   EXPECT_EQ(Step(policy), (Rows{{1, 1}, {2, 4}}));
 }
 
+TEST_F(PromptGroupsTest, OfDifferentClientsOnlyPrioritiesAreCompared) {
+  StepPolicy policy(Limits(2, 40));
+  ASSERT_TRUE(policy.Add({1, 9}, Start(9)).ok());
+  Step(policy);
+  ASSERT_TRUE(policy.Add({2, 1}, Other(1)).ok());  // the first of another router
+  EXPECT_EQ(Step(policy), (Rows{{9, 1}}));
+  EXPECT_EQ(policy.num_kept_prompts(), 1);
+}
+
+TEST_F(PromptGroupsTest, AShorterPromptReplacesOneThatIsTooLong) {
+  StepPolicy policy(Limits(8, 80));
+  const auto scored = [](int64_t id) {
+    SequenceStart start = Start(id);
+    start.generated_prompt_token_count = 60;
+    start.max_new_tokens = 80;
+    start.max_repetition_run = 3000;
+    return start;
+  };
+  SequenceStart replay = scored(1);  // its run is broken: what comes before is not counted
+  replay.token_ids.push_back(5);
+  ASSERT_TRUE(policy.Add({1, 1}, replay).ok());
+  EXPECT_EQ(Step(policy), (Rows{{1, 129}}));
+  ASSERT_TRUE(policy.Add({1, 2}, scored(2)).ok());
+  EXPECT_EQ(Step(policy), (Rows{{1, 2}, {2, 69}}));
+  ASSERT_TRUE(policy.Add({1, 3}, scored(3)).ok());
+  EXPECT_EQ(Step(policy), (Rows{{1, 1}, {2, 61}, {3, 61}}));
+}
+
 TEST_F(PromptGroupsTest, AReleasedGroupMayBeginAnew) {
   StepPolicy policy(Limits(8, 40));
   ASSERT_TRUE(policy.Add({1, 1}, Start(1)).ok());

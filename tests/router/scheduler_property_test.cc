@@ -79,20 +79,23 @@ class Worker {
       shared_blocks[start->prompt_group] = shared;
       open_groups.insert(start->prompt_group);
       kept_groups.insert(start->prompt_group);
+      if (!slot_groups.contains(start->prompt_group)) new_groups.insert(start->prompt_group);
     } else if (auto* cancel = std::get_if<CancelCommand>(&command)) {
       running.erase(cancel->sequence_id);
     } else if (auto* preempt = std::get_if<PreemptCommand>(&command)) {
       if (running.erase(preempt->sequence_id) > 0) preempted.push_back(preempt->sequence_id);
     } else if (auto* release = std::get_if<ReleasePromptCommand>(&command)) {
       EXPECT_EQ(open_groups.erase(release->prompt_group), 1U) << "released twice, or never opened";
-      kept_groups.erase(release->prompt_group);
+      for (auto* groups : {&kept_groups, &slot_groups, &new_groups}) {
+        groups->erase(release->prompt_group);
+      }
     }
     CheckMemory();
   }
 
   // One router, so its credits are all there is.
   void CheckMemory() const {
-    EXPECT_LE(running.size(), static_cast<size_t>(kNumSlots));
+    EXPECT_LE(running.size() + slot_groups.size(), static_cast<size_t>(kNumSlots));
     EXPECT_LE(used_blocks(), kNumBlocks);
   }
 
@@ -111,12 +114,26 @@ class Worker {
   std::vector<int64_t> DropKept() {
     std::vector<int64_t> dropped(kept_groups.begin(), kept_groups.end());
     kept_groups.clear();
+    slot_groups.clear();
+    new_groups.clear();
     return dropped;
+  }
+
+  // At the end of the step that computed a prompt there must be a slot for it.
+  void KeepPrompts(std::vector<int64_t>* lost) {
+    for (const int64_t group : std::exchange(new_groups, {})) {
+      if (slot_groups.empty() && running.size() < kNumSlots) {
+        slot_groups.insert(group);
+      } else {
+        kept_groups.erase(group);
+        lost->push_back(group);
+      }
+    }
   }
 
   WorkerCredits credits() const {
     return {.handled_start_count = num_starts,
-            .state_slots = kNumSlots - static_cast<int32_t>(running.size()),
+            .state_slots = kNumSlots - static_cast<int32_t>(running.size() + slot_groups.size()),
             .kv_blocks = kNumBlocks - used_blocks(),
             .ready = true};
   }
@@ -140,6 +157,7 @@ class Worker {
       finished.end = AnswerEnd::kLength;
       it = running.erase(it);
     }
+    KeepPrompts(&events.lost_prompt_groups);
     events.preempted_sequence_ids = std::exchange(preempted, {});
     events.credits = credits();
     return events;
@@ -151,6 +169,8 @@ class Worker {
   std::vector<int64_t> preempted;
   std::set<int64_t> open_groups;             // named and not released
   std::set<int64_t> kept_groups;             // of them, whose prompt is here
+  std::set<int64_t> slot_groups;             // of them, those with a slot
+  std::set<int64_t> new_groups;              // the others
   std::map<int64_t, int64_t> shared_blocks;  // by group
 };
 

@@ -238,7 +238,7 @@ TEST_F(SchedulerSamplesTest, WhoseReaderHasEnoughIsNotStarted) {
   EXPECT_THAT(commands_.releases, ElementsAre(Pair(0, id)));
 }
 
-// The samples hold 11 blocks and 2 more each: without the oldest one they give 2 each.
+// Three samples of 640 tokens hold 9 shared blocks and 2 each.
 TEST_F(SchedulerSamplesTest, SharedBlocksAreGivenBackWithTheLastSample) {
   Make(1);
   Welcome(0, 3, /*kv_blocks=*/18);
@@ -251,6 +251,79 @@ TEST_F(SchedulerSamplesTest, SharedBlocksAreGivenBackWithTheLastSample) {
   urgent.priority = 1;
   Submit(urgent);
   EXPECT_THAT(commands_.preempts, ElementsAre(Pair(0, 3), Pair(0, 2)));
+}
+
+TEST_F(SchedulerSamplesTest, AKeptPromptGoesBeforeASampleForHigherPriority) {
+  Make(1);
+  Welcome(0, 2);
+  const int64_t id = SubmitSamples(6);
+  WorkerEvents kept;  // one runs, one slot holds the prompt
+  kept.credits = Credits(2, 0);
+  scheduler_->OnStep(0, Ends(2, Credits(2, 0)), now_);
+  ASSERT_EQ(commands_.starts.size(), 2U);
+  GenerationRequest urgent = MakeRequest(3, 10);
+  urgent.priority = 5;
+  Submit(urgent);
+  EXPECT_THAT(commands_.releases, ElementsAre(Pair(0, id)));
+  EXPECT_THAT(commands_.preempts, IsEmpty());
+  // Until the worker's credits tell of it nothing more is taken.
+  scheduler_->OnStep(0, kept, now_);
+  EXPECT_THAT(commands_.preempts, IsEmpty());
+  kept.credits = Credits(2, 1);
+  scheduler_->OnStep(0, kept, now_);
+  ASSERT_EQ(commands_.starts.size(), 3U);
+  EXPECT_EQ(commands_.starts[2].second.priority, 5);
+  // The next sample begins the group anew, and it is released again at the end.
+  scheduler_->OnStep(0, Ends(1, Credits(3, 1)), now_);
+  ASSERT_EQ(commands_.starts.size(), 4U);
+  EXPECT_EQ(commands_.starts[3].second.prompt_group, id);
+}
+
+TEST_F(SchedulerSamplesTest, ALongUrgentPromptTakesTheKeptOneAndTheSamples) {
+  Make(1);
+  Welcome(0, 8, /*kv_blocks=*/60);
+  const int64_t id = SubmitSamples(16, /*prompt_tokens=*/2560);  // 39 shared
+  ASSERT_EQ(commands_.starts.size(), 8U);
+  WorkerEvents running;
+  running.credits = Credits(8, 0, /*kv_blocks=*/4);
+  scheduler_->OnStep(0, running, now_);
+  GenerationRequest urgent = MakeRequest(3300, 10);
+  urgent.priority = 5;
+  Submit(urgent);
+  EXPECT_THAT(commands_.releases, ElementsAre(Pair(0, id)));
+  EXPECT_EQ(commands_.preempts.size(), 8U);
+}
+
+TEST_F(SchedulerSamplesTest, WhatIsOnlyParkedKeepsNoPrompt) {
+  Make(1);
+  Welcome(0, 2);
+  const int64_t id = SubmitSamples(3);
+  for (const auto& sink : sinks_) sink->state = sink->starting = SinkState::kIsFull;
+  WorkerEvents events = Tokens(1, {5}, Credits(2, 0));
+  scheduler_->OnStep(0, events, now_);
+  EXPECT_THAT(commands_.releases, IsEmpty());  // another one still runs
+  scheduler_->OnStep(0, Tokens(2, {5}, Credits(2, 2)), now_);
+  EXPECT_THAT(commands_.releases, ElementsAre(Pair(0, id)));
+  EXPECT_EQ(scheduler_->num_queued() + scheduler_->num_running(), 0U);
+  for (const auto& sink : sinks_) sink->state = sink->starting = SinkState::kTakesMore;
+  for (int i = 0; i < 3; ++i) scheduler_->Resume(id + i, now_);
+  ASSERT_EQ(commands_.starts.size(), 4U);
+  EXPECT_EQ(commands_.starts[2].second.prompt_group, id);
+}
+
+TEST_F(SchedulerSamplesTest, WhosePromptIsStillScoredNeedsAllBlocks) {
+  Make(1);
+  Welcome(0, 2, /*kv_blocks=*/100);
+  SubmitSamples(3, /*prompt_tokens=*/640);
+  WorkerEvents dropped;
+  dropped.preempted_sequence_ids = {1};
+  dropped.credits = Credits(2, 1, /*kv_blocks=*/5);
+  scheduler_->OnStep(0, dropped, now_);
+  EXPECT_EQ(commands_.starts.size(), 2U);  // sample 0 is first, and waits
+  dropped = {};
+  dropped.credits = Credits(2, 1, /*kv_blocks=*/11);
+  scheduler_->OnStep(0, dropped, now_);
+  EXPECT_EQ(commands_.starts.size(), 3U);
 }
 
 TEST_F(SchedulerSamplesTest, TickEndsWhatRunsPastItsDeadline) {
