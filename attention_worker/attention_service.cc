@@ -100,6 +100,7 @@ grpc::Status AttentionService::Describe(grpc::ServerContext* /*context*/,
   response->set_preemption_count(stats.preemption_count);
   response->set_computed_token_count(stats.computed_token_count);
   response->set_fork_count(stats.fork_count);
+  response->set_split_step_count(stats.split_step_count);
   return grpc::Status::OK;
 }
 

@@ -1,4 +1,5 @@
-// One layer of the model: attention, residual, experts, residual. Reads like model.md section 2.
+// One layer of the model: attention, residual, experts, residual. Reads like model.md section 2. It
+// is cut where the experts compute, so that another lane may run there.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include "attention_worker/linear_state.h"
 #include "attention_worker/step_batch.h"
 #include "attention_worker/workspace.h"
+#include "common/base/trace.h"
 #include "common/exchange/exchange.h"
 #include "common/kernels/backend.h"
 #include "common/model/config.h"
@@ -18,15 +20,24 @@
 
 namespace m1 {
 
-// What all layers of a step share. Borrowed.
+// What all layers of a step share in one lane. Borrowed.
 struct LayerContext {
   const ModelConfig* config;
   KernelBackend* backend;
   ExpertExchange* exchange;
   LinearState* linear_state;
   KvCache* kv_cache;
-  Workspace* workspace;
-  ForwardTap* tap;  // may be null
+  ForwardTap* tap;   // may be null
+  TraceSink* trace;  // may be null
+  int32_t lane;
+  const LaneRows* rows;
+  LayerBuffers buffers;  // of the lane's rows
+
+  int64_t num_rows() const { return rows->num_rows; }
+  // On the lane's own track.
+  TraceSpan Span(absl::string_view name, int32_t layer) const {
+    return {.name = name, .track = lane + 1, .layer = layer, .rows = num_rows()};
+  }
 };
 
 class DecoderLayer {
@@ -35,15 +46,20 @@ class DecoderLayer {
   DecoderLayer(const ModelConfig& config, int32_t layer, int32_t kind_index,
                const AttentionLayerWeights& weights);
 
-  // workspace.hidden [rows, hidden] in, the same out.
-  absl::Status Run(const LayerContext& context, const StepBatch& batch) const;
+  // buffers.hidden [rows, hidden] in, the same out of End. After a Begin without error the experts
+  // compute until End; the buffers are the layer's until then.
+  absl::Status Begin(const LayerContext& context) const;
+  absl::Status End(const LayerContext& context) const;
 
  private:
+  // hidden [rows, hidden] in, the same out.
+  absl::Status Attention(const LayerContext& context) const;
   // normed, normed_act [rows, hidden] in; branch [rows, hidden] out.
-  absl::Status Lightning(const LayerContext& context, const StepBatch& batch) const;
-  absl::Status Softmax(const LayerContext& context, const StepBatch& batch) const;
-  absl::Status Moe(const LayerContext& context, const StepBatch& batch) const;
-  absl::Status SharedMlp(const LayerContext& context, int64_t rows) const;
+  absl::Status Lightning(const LayerContext& context) const;
+  absl::Status Softmax(const LayerContext& context) const;
+  // normed, normed_act [rows, hidden] in; expert_weights out, and expert_out when it is combined.
+  absl::Status Dispatch(const LayerContext& context) const;
+  absl::Status SharedMlp(const LayerContext& context) const;
 
   int32_t layer_;
   int32_t kind_index_;

@@ -28,6 +28,7 @@ Engine::Engine(const EngineOptions& options, std::unique_ptr<ForwardPass> forwar
       exchange_(exchange),
       commands_(kMaxQueuedCommands),
       policy_(options.limits),
+      lanes_(options.lanes),
       thread_([this] { Loop(); }) {}
 
 Engine::~Engine() {
@@ -153,7 +154,8 @@ bool Engine::RunStep() {
   for (const SlotPreparation& slot : plan.preparations) Prepare(slot);
   if (!plan.rows.empty()) {
     std::vector<LogitPurpose> purposes;
-    const StepBatch batch = MakeBatch(plan, purposes);
+    StepBatch batch = MakeBatch(plan, purposes);
+    batch.num_lanes = lanes_.NumLanes(batch.num_rows());
     // Copies of kept prompts are rare, and more or fewer rows would not make them shorter.
     const absl::Time started = absl::Now();
     const absl::Status status = StepError(
@@ -162,7 +164,14 @@ bool Engine::RunStep() {
                                 static_cast<size_t>(first), lse.size()),
                             logits, lse);
         }));
-    policy_.RecordStep(plan, absl::Now() - started);
+    const absl::Time ended = absl::Now();
+    policy_.RecordStep(plan, ended - started);
+    lanes_.Record(batch.num_rows(), batch.num_lanes, ended - started);
+    if (options_.trace != nullptr) {
+      options_.trace->Add(
+          {.name = "step", .begin = started, .end = ended, .rows = batch.num_rows()});
+    }
+    if (batch.num_lanes > 1) CountSplitStep();
     FinishStep(plan, status);
   }
   UpdateStats(plan);
@@ -284,6 +293,11 @@ void Engine::UpdateStats(const StepPlan& plan) {
   if (plan.num_decode_rows > 0 && plan.num_prefill_rows > 0) ++stats_.mixed_step_count;
   stats_.max_step_rows = std::max(
       stats_.max_step_rows, static_cast<int32_t>(plan.num_decode_rows + plan.num_prefill_rows));
+}
+
+void Engine::CountSplitStep() {
+  MutexLock lock(&stats_mutex_);
+  ++stats_.split_step_count;
 }
 
 Engine::Client* Engine::FindClient(int64_t client_id) {

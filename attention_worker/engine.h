@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "attention_worker/forward_pass.h"
+#include "attention_worker/lane_policy.h"
 #include "attention_worker/sequence.h"
 #include "attention_worker/step_policy.h"
 #include "common/base/bounded_queue.h"
@@ -52,6 +53,8 @@ struct EngineOptions {
   // Steps are not started while experts are missing; after this long their sequences end with
   // Unavailable.
   absl::Duration expert_loss_timeout = absl::Seconds(60);
+  LanePolicy::Mode lanes = LanePolicy::Mode::kOne;
+  TraceSink* trace = nullptr;  // borrowed; a span for each step
 };
 
 // Counters since start, and leases now.
@@ -62,6 +65,7 @@ struct EngineStats {
   int64_t preemption_count = 0;
   int64_t computed_token_count = 0;
   int64_t fork_count = 0;
+  int64_t split_step_count = 0;  // with two batches in flight
   int32_t used_sequences = 0;
   int64_t used_kv_blocks = 0;
   int32_t waiting_sequences = 0;
@@ -158,6 +162,7 @@ class Engine {
 
   void Deliver();
   void UpdateStats(const StepPlan& plan);
+  void CountSplitStep();
   Client* FindClient(int64_t client_id);
 
   const EngineOptions options_;
@@ -170,6 +175,7 @@ class Engine {
 
   // Loop thread only.
   StepPolicy policy_;
+  LanePolicy lanes_;
   std::map<int64_t, Client> clients_;
   bool ready_ = false;
   absl::Time experts_missing_since_ = absl::InfiniteFuture();

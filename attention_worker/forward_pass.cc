@@ -33,6 +33,7 @@ ForwardPass::ForwardPass(const ModelConfig& config, const AttentionWeights& weig
       weights_(weights),
       backend_(backend),
       exchange_(exchange),
+      trace_(options.trace),
       max_logit_rows_(std::min(kMaxLogitRows, options.max_rows)),
       inverse_frequencies_(RotaryInverseFrequencies(config)),
       linear_state_(config, options.activation_dtype, options.num_state_slots),
@@ -47,15 +48,54 @@ absl::Status ForwardPass::Run(const StepBatch& batch, LogitsSink sink) {
                   workspace_.sin.view().Rows(0, rows));
   M1_RETURN_IF_ERROR(
       backend_->Embed(batch.token_ids, weights_.embedding, workspace_.hidden.view().Rows(0, rows)));
-  const LayerContext context{.config = &config_,
-                             .backend = backend_,
-                             .exchange = exchange_,
-                             .linear_state = &linear_state_,
-                             .kv_cache = &kv_cache_,
-                             .workspace = &workspace_,
-                             .tap = tap_};
-  for (const DecoderLayer& layer : layers_) M1_RETURN_IF_ERROR(layer.Run(context, batch));
+  M1_RETURN_IF_ERROR(RunLayers(batch));
+  const ScopedSpan span(
+      trace_, {.name = "head", .track = 1, .rows = static_cast<int64_t>(batch.logit_rows.size())});
   return RunHead(batch, sink);
+}
+
+absl::Status ForwardPass::RunLayers(const StepBatch& batch) {
+  const std::vector<LaneRows> parts =
+      SplitRows(batch, tap_ == nullptr ? std::min(batch.num_lanes, kExchangeLanes) : 1);
+  std::vector<LayerContext> lanes;
+  for (const LaneRows& part : parts) {
+    lanes.push_back({.config = &config_,
+                     .backend = backend_,
+                     .exchange = exchange_,
+                     .linear_state = &linear_state_,
+                     .kv_cache = &kv_cache_,
+                     .tap = tap_,
+                     .trace = trace_,
+                     .lane = static_cast<int32_t>(lanes.size()),
+                     .rows = &part,
+                     .buffers = workspace_.Rows(part.row_begin, part.num_rows)});
+  }
+  std::vector<bool> in_flight(lanes.size(), false);
+  const absl::Status status = RunLanes(lanes, in_flight);
+  for (const LayerContext& lane : lanes) {
+    // The experts write into its buffers until then.
+    if (in_flight[static_cast<size_t>(lane.lane)]) exchange_->Combine(lane.lane).IgnoreError();
+  }
+  return status;
+}
+
+// By turns: while the experts have the rows of one lane, the other one's attention is computed.
+absl::Status ForwardPass::RunLanes(const std::vector<LayerContext>& lanes,
+                                   std::vector<bool>& in_flight) {
+  for (size_t layer = 0; layer <= layers_.size(); ++layer) {
+    for (const LayerContext& lane : lanes) {
+      const auto index = static_cast<size_t>(lane.lane);
+      if (layer > 0) {
+        in_flight[index] = false;
+        M1_RETURN_IF_ERROR(layers_[layer - 1].End(lane));
+      }
+      if (layer < layers_.size()) {
+        M1_RETURN_IF_ERROR(layers_[layer].Begin(lane));
+        in_flight[index] = true;
+      }
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ForwardPass::RunHead(const StepBatch& batch, LogitsSink sink) {

@@ -19,6 +19,7 @@ struct ForwardOptions {
   int64_t max_rows = 0;  // of a step
   int64_t num_kv_blocks = 0;
   int64_t num_state_slots = 0;
+  TraceSink* trace = nullptr;  // borrowed
 };
 
 // Logits of batch.logit_rows[first], [first + 1], ...: fp32 [count, vocab], with their
@@ -48,6 +49,8 @@ class ForwardPass {
   void set_tap(ForwardTap* tap) { tap_ = tap; }
 
  private:
+  absl::Status RunLayers(const StepBatch& batch);
+  absl::Status RunLanes(const std::vector<LayerContext>& lanes, std::vector<bool>& in_flight);
   absl::Status RunHead(const StepBatch& batch, LogitsSink sink);
   // Logit rows [first, first + count).
   absl::Status RunHeadRows(const StepBatch& batch, int64_t first, int64_t count);
@@ -56,6 +59,7 @@ class ForwardPass {
   const AttentionWeights weights_;
   KernelBackend* const backend_;
   ExpertExchange* const exchange_;
+  TraceSink* const trace_;
   const int64_t max_logit_rows_;
   const std::vector<float> inverse_frequencies_;
   LinearState linear_state_;

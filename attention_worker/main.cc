@@ -14,6 +14,7 @@
 #include "common/base/log.h"
 #include "common/base/mutex.h"
 #include "common/base/status_macros.h"
+#include "common/base/trace.h"
 #include "common/exchange/inproc_exchange.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/identity_proto.h"
@@ -55,6 +56,12 @@ ABSL_FLAG(int64_t, max_replay_tokens, 32768,
 ABSL_FLAG(absl::Duration, target_itl, absl::Milliseconds(100),
           "While sequences decode, steps take as many prompt tokens as keep to this time; 0: all "
           "that --max_step_tokens allows");
+ABSL_FLAG(std::string, batches_in_flight, "auto",
+          "2: a step's rows go through the layers as two batches, the attention of one while the "
+          "experts compute the other; 1: as one; auto: whichever was faster with as many rows");
+ABSL_FLAG(std::string, trace_file, "",
+          "Write what each step does when, in Chrome's trace format, to this file; %p in it is the "
+          "process id");
 ABSL_FLAG(absl::Duration, exchange_timeout, absl::Seconds(10),
           "An expert worker that does not answer for so long is lost");
 ABSL_FLAG(absl::Duration, exchange_spin, absl::ZeroDuration(),
@@ -82,6 +89,8 @@ AttentionWorkerOptions OptionsFromFlags() {
           .max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens),
           .max_replay_tokens = absl::GetFlag(FLAGS_max_replay_tokens),
           .target_itl = absl::GetFlag(FLAGS_target_itl),
+          .batches_in_flight = absl::GetFlag(FLAGS_batches_in_flight),
+          .trace_file = absl::GetFlag(FLAGS_trace_file),
           .exchange_timeout = absl::GetFlag(FLAGS_exchange_timeout),
           .exchange_spin = absl::GetFlag(FLAGS_exchange_spin),
           .expert_loss_timeout = absl::GetFlag(FLAGS_expert_loss_timeout),
@@ -130,6 +139,7 @@ class Worker {
   const AttentionWorkerOptions options_;
   WorkerModel model_;
   StepLimits limits_;
+  std::unique_ptr<TraceFile> trace_;  // before what writes to it
   std::unique_ptr<LocalExperts> local_experts_;
   Readiness readiness_;
   std::unique_ptr<ExpertExchange> exchange_;
@@ -199,16 +209,23 @@ absl::Status Worker::CreateExchange() {
 }
 
 absl::Status Worker::CreateEngine() {
+  if (!options_.trace_file.empty()) {
+    M1_ASSIGN_OR_RETURN(trace_, TraceFile::Create(options_.trace_file, "m1-attention-worker"));
+  }
   auto forward = std::make_unique<ForwardPass>(
       model_.checkpoint->config(), model_.checkpoint->attention_weights(), model_.backend.get(),
       exchange_.get(),
       ForwardOptions{.activation_dtype = model_.activation_dtype,
                      .max_rows = limits_.max_step_tokens,
                      .num_kv_blocks = limits_.kv_blocks,
-                     .num_state_slots = limits_.max_sequences});
-  engine_ = std::make_unique<Engine>(
-      EngineOptions{.limits = limits_, .expert_loss_timeout = options_.expert_loss_timeout},
-      std::move(forward), exchange_.get());
+                     .num_state_slots = limits_.max_sequences,
+                     .trace = trace_.get()});
+  engine_ =
+      std::make_unique<Engine>(EngineOptions{.limits = limits_,
+                                             .expert_loss_timeout = options_.expert_loss_timeout,
+                                             .lanes = LaneMode(options_),
+                                             .trace = trace_.get()},
+                               std::move(forward), exchange_.get());
   return absl::OkStatus();
 }
 

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -22,6 +23,13 @@ absl::Status CheckTimeout(absl::string_view flag, absl::Duration value) {
   if (value > absl::ZeroDuration() && value <= absl::Hours(24)) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("--", flag, " is ", absl::FormatDuration(value),
                                                  ", wanted more than 0 and at most 24h"));
+}
+
+std::optional<LanePolicy::Mode> ParseLaneMode(absl::string_view text) {
+  if (text == "auto") return LanePolicy::Mode::kMeasured;
+  if (text == "1") return LanePolicy::Mode::kOne;
+  if (text == "2") return LanePolicy::Mode::kTwo;
+  return std::nullopt;
 }
 
 absl::StatusOr<int64_t> ContextTokens(const AttentionWorkerOptions& options,
@@ -69,6 +77,13 @@ absl::Status CheckMemory(const ModelConfig& config, DType activation_dtype,
 
 }  // namespace
 
+LanePolicy::Mode LaneMode(const AttentionWorkerOptions& options) {
+  if (options.batches_in_flight == "auto" && options.expert_workers == "inproc") {
+    return LanePolicy::Mode::kOne;
+  }
+  return ParseLaneMode(options.batches_in_flight).value_or(LanePolicy::Mode::kOne);
+}
+
 absl::Status Validate(const AttentionWorkerOptions& options) {
   M1_RETURN_IF_ERROR(Validate(options.model));
   if (options.expert_workers.empty()) {
@@ -82,6 +97,10 @@ absl::Status Validate(const AttentionWorkerOptions& options) {
   M1_RETURN_IF_ERROR(CheckFlagRange("max_replay_tokens", options.max_replay_tokens, 0, INT32_MAX));
   if (options.target_itl != absl::ZeroDuration()) {
     M1_RETURN_IF_ERROR(CheckTimeout("target_itl", options.target_itl));
+  }
+  if (!ParseLaneMode(options.batches_in_flight)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--batches_in_flight is \"", options.batches_in_flight, "\", wanted auto, 1 or 2"));
   }
   M1_RETURN_IF_ERROR(CheckTimeout("exchange_timeout", options.exchange_timeout));
   M1_RETURN_IF_ERROR(CheckFlagRange("exchange_spin", options.exchange_spin, absl::ZeroDuration(),

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
+#include "attention_worker/lane_policy.h"
 #include "attention_worker/step_policy.h"
 #include "common/model/config.h"
 #include "common/tensor/dtype.h"
@@ -24,6 +25,8 @@ struct AttentionWorkerOptions {
   int32_t max_step_tokens = 1024;     // rows of a step
   int64_t max_replay_tokens = 32768;  // longer sequences are preempted last
   absl::Duration target_itl = absl::Milliseconds(100);  // see StepBudget; 0: steps are always full
+  std::string batches_in_flight = "auto";               // or "1", "2": see LanePolicy
+  std::string trace_file;                               // of the steps; empty: none
   absl::Duration exchange_timeout =
       absl::Seconds(10);         // an expert worker that is silent for so long is lost
   absl::Duration exchange_spin;  // looking for an answer before sleeping
@@ -31,6 +34,9 @@ struct AttentionWorkerOptions {
       absl::Seconds(60);                             // sequences wait so long for lost experts
   absl::Duration drain_timeout = absl::Seconds(30);  // of the step that runs at SIGTERM
 };
+
+// Of a checked --batches_in_flight. Experts in this process compute on the same cores: auto is 1.
+LanePolicy::Mode LaneMode(const AttentionWorkerOptions& options);
 
 // Errors: InvalidArgument naming the flag, its value and the range.
 absl::Status Validate(const AttentionWorkerOptions& options);

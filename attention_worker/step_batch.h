@@ -22,8 +22,20 @@ struct StepBatch {
   std::vector<BatchSequence> sequences;   // rows in order, none left out
   std::vector<int32_t> logit_rows;        // rows whose logits are wanted, ascending
   std::vector<float> logit_temperatures;  // [logit_rows.size()], for the log-sum-exp
+  int32_t num_lanes = 1;                  // parts that go through the layers by turns
 
   int64_t num_rows() const { return static_cast<int64_t>(token_ids.size()); }
 };
+
+// The part of a step that goes through the layers in one lane.
+struct LaneRows {
+  int64_t row_begin = 0;  // in the step
+  int64_t num_rows = 0;
+  std::vector<BatchSequence> sequences;  // their rows count from row_begin
+};
+
+// Splits a step into `num_lanes` parts of about as many rows, in order, none of them empty; fewer
+// when there are fewer rows. A sequence may be cut: a layer runs its first part first.
+std::vector<LaneRows> SplitRows(const StepBatch& batch, int32_t num_lanes);
 
 }  // namespace m1

@@ -1,12 +1,39 @@
-// The buffers of one step. Every step reuses them; views give the first `rows` rows.
+// The buffers of one step. Every step reuses them.
 #pragma once
 
 #include <cstdint>
 
 #include "common/model/config.h"
 #include "common/tensor/tensor.h"
+#include "common/tensor/tensor_view.h"
 
 namespace m1 {
+
+// Some rows of the buffers that the layers use; shapes as in Workspace.
+struct LayerBuffers {
+  TensorView hidden;
+  TensorView normed;
+  TensorView normed_act;
+  TensorView branch;
+  TensorView shared;
+  TensorView qkv;
+  TensorView q;
+  TensorView q_act;
+  TensorView k;
+  TensorView k_act;
+  TensorView v_act;
+  TensorView heads;
+  TensorView output_gate;
+  TensorView heads_act;
+  TensorView cos;
+  TensorView sin;
+  TensorView gate_logits;
+  TensorView expert_ids;
+  TensorView expert_weights;
+  TensorView expert_out;
+  TensorView shared_mid;
+  TensorView coefficient;
+};
 
 struct Workspace {
   Workspace(const ModelConfig& config, DType act, int64_t max_rows, int64_t max_logit_rows)
@@ -36,6 +63,34 @@ struct Workspace {
         logits(DType::kF32, {max_logit_rows, config.vocab_size}),
         temperatures(DType::kF32, {max_logit_rows}),
         log_sum_exp(DType::kF32, {max_logit_rows}) {}
+
+  LayerBuffers Rows(int64_t begin, int64_t count) {
+    const auto part = [&](Tensor& tensor) { return tensor.view().Rows(begin, count); };
+    return {
+        .hidden = part(hidden),
+        .normed = part(normed),
+        .normed_act = part(normed_act),
+        .branch = part(branch),
+        .shared = part(shared),
+        .qkv = part(qkv),
+        .q = part(q),
+        .q_act = part(q_act),
+        .k = part(k),
+        .k_act = part(k_act),
+        .v_act = part(v_act),
+        .heads = part(heads),
+        .output_gate = part(output_gate),
+        .heads_act = part(heads_act),
+        .cos = part(cos),
+        .sin = part(sin),
+        .gate_logits = part(gate_logits),
+        .expert_ids = part(expert_ids),
+        .expert_weights = part(expert_weights),
+        .expert_out = part(expert_out),
+        .shared_mid = part(shared_mid),
+        .coefficient = part(coefficient),
+    };
+  }
 
   Tensor hidden;          // [rows, hidden]: the residual stream
   Tensor normed;          // [rows, hidden]

@@ -122,7 +122,14 @@ void Engine::Run(std::vector<EngineJob> run) {
   std::vector<ExpertJob> jobs;
   jobs.reserve(run.size());
   for (const EngineJob& job : run) jobs.push_back(job.work);
-  const absl::Status status = executor_->Execute(jobs);
+  absl::Status status;
+  {
+    int64_t num_rows = 0;
+    for (const ExpertJob& job : jobs) num_rows += job.rows.dim(0);
+    const ScopedSpan span(options_.trace,
+                          {.name = "experts", .layer = jobs.front().layer, .rows = num_rows});
+    status = executor_->Execute(jobs);
+  }
   for (EngineJob& job : run) std::move(job.done)(status);
 }
 

@@ -14,6 +14,7 @@
 
 #include "common/base/bounded_queue.h"
 #include "common/base/doorbell.h"
+#include "common/base/trace.h"
 #include "common/exchange/exchange.h"
 
 namespace m1 {
@@ -44,6 +45,7 @@ struct EngineOptions {
   absl::Duration active_time = absl::Milliseconds(100);
   // How long to look for the next job before sleeping; at most Doorbell::kMaxSpin.
   absl::Duration spin = absl::ZeroDuration();
+  TraceSink* trace = nullptr;  // a span for each run; outlives the engine
 };
 
 // Counters since start.

@@ -10,6 +10,7 @@
 
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/base/trace.h"
 #include "common/model/placement.h"
 #include "common/rpc/process.h"
 #include "common/rpc/server_runner.h"
@@ -39,6 +40,9 @@ ABSL_FLAG(
     absl::Duration, exchange_spin, absl::ZeroDuration(),
     "how long to look for the next dispatch before sleeping, at most 20us; useful where a core "
     "is free for it");
+ABSL_FLAG(std::string, trace_file, "",
+          "write when which experts' rows are computed, in Chrome's trace format, to this file; %p "
+          "in it is the process id");
 ABSL_FLAG(std::string, weights, "auto",
           "copy: into memory with large pages, faster; mmap: use the files' pages; auto: copy if "
           "that takes at most half of the memory that is available");
@@ -70,6 +74,7 @@ ExpertWorkerOptions OptionsFromFlags() {
   options.experts = absl::GetFlag(FLAGS_experts);
   options.shard = absl::GetFlag(FLAGS_shard);
   options.shared_memory = absl::GetFlag(FLAGS_shared_memory);
+  options.trace_file = absl::GetFlag(FLAGS_trace_file);
   options.exchange_spin = absl::GetFlag(FLAGS_exchange_spin);
   return options;
 }
@@ -90,7 +95,12 @@ absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions se
   const std::unique_ptr<ShmSource> source =
       OfferSharedMemory(options, service_options.limits, executor);
   if (source != nullptr) service_options.shared_memory = source->offer();
+  std::unique_ptr<TraceFile> trace;
+  if (!options.trace_file.empty()) {
+    M1_ASSIGN_OR_RETURN(trace, TraceFile::Create(options.trace_file, "m1-expert-worker"));
+  }
   EngineOptions engine_options;
+  engine_options.trace = trace.get();
   engine_options.max_run_rows = kMaxFrameRows;
   engine_options.spin = options.exchange_spin;
   Engine engine(executor, engine_options, source.get());

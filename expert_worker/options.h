@@ -19,6 +19,7 @@ struct ExpertWorkerOptions {
   std::string experts;                // "0-7,12"; "" with an empty shard: all
   std::string shard;                  // "I/N": the Ith of N equal shares
   bool shared_memory = true;          // offered to attention workers of this host
+  std::string trace_file;             // of the runs; empty: none
   absl::Duration exchange_spin;       // looking for the next dispatch before sleeping
 };
 

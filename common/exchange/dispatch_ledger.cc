@@ -16,6 +16,10 @@ constexpr PeerId kNoPeer = -1;
 }  // namespace
 
 absl::Status ValidateDispatch(const DispatchBatch& batch, int32_t num_experts) {
+  if (batch.lane < 0 || batch.lane >= kExchangeLanes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("lane ", batch.lane, ", there are ", kExchangeLanes));
+  }
   const ConstTensorView& rows = batch.rows;
   if (rows.rank() != 2 || (rows.dtype() != DType::kF32 && rows.dtype() != DType::kBf16)) {
     return absl::InvalidArgumentError(
@@ -59,7 +63,8 @@ void DispatchLedger::Clear() {
 }
 
 ExpertShipment* DispatchLedger::NewShipment(PeerId peer, size_t most_pairs) {
-  const uint64_t id = next_id_++;
+  const uint64_t id = next_id_;
+  next_id_ += id_step_;
   ExpertShipment& shipment = shipments_[id];
   shipment.id = id;
   shipment.peer = peer;

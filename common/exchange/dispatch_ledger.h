@@ -1,7 +1,7 @@
-// The bookkeeping of one dispatch among peers that come and go: which (row, expert) pairs wait for
-// a host, which are under way to whom, and where an answer's rows belong. Transports send what
-// Assign returns and report what happens. Calls are idempotent: a lost pair simply waits again.
-// Thread-compatible; knows no transport.
+// The bookkeeping of one lane's dispatch among peers that come and go: which (row, expert) pairs
+// wait for a host, which are under way to whom, and where an answer's rows belong. Transports send
+// what Assign returns and report what happens. Calls are idempotent: a lost pair simply waits
+// again. Thread-compatible; knows no transport.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +32,11 @@ struct ExpertShipment {
 
 class DispatchLedger {
  public:
+  // Ids of shipments are first_id, first_id + id_step and so on, so that those of several ledgers
+  // differ.
+  explicit DispatchLedger(uint64_t first_id = 1, uint64_t id_step = 1)
+      : next_id_(first_id), id_step_(id_step) {}
+
   // Forgets the last batch and begins a valid one. The batch's views live until done() or Clear().
   void Begin(const DispatchBatch& batch);
   void Clear();
@@ -66,7 +71,8 @@ class DispatchLedger {
   ExpertShipment* NewShipment(PeerId peer, size_t most_pairs);
 
   DispatchBatch batch_;
-  uint64_t next_id_ = 1;
+  uint64_t next_id_;
+  const uint64_t id_step_;
   int64_t num_open_pairs_ = 0;    // waiting or under way
   std::vector<int32_t> waiting_;  // out indices, ascending
   std::map<uint64_t, ExpertShipment> shipments_;

@@ -14,8 +14,12 @@
 
 namespace m1 {
 
-// Rows of one layer with their routing. The views must live until Combine returned.
+// So many batches may be in flight at once, one in each lane.
+inline constexpr int32_t kExchangeLanes = 2;
+
+// Rows of one layer with their routing. The views must live until Combine of its lane returned.
 struct DispatchBatch {
+  int32_t lane = 0;  // in [0, kExchangeLanes)
   int32_t layer = 0;
   int32_t experts_per_row = 0;
   ConstTensorView rows;                 // act [num_rows, hidden]
@@ -32,18 +36,19 @@ struct ExpertPeer {
   std::string last_error;        // why it is not connected, or what did not fit
 };
 
-// Attention side. One thread calls Dispatch and Combine, in turn; the rest is thread-safe.
+// Attention side. One thread calls Dispatch and Combine, for each lane in turn; the rest is
+// thread-safe.
 class ExpertExchange {
  public:
   virtual ~ExpertExchange() = default;
 
   // Sends the rows to the hosts of their experts. Errors: InvalidArgument for ids without meaning.
   virtual absl::Status Dispatch(const DispatchBatch& batch) = 0;
-  // Waits until `out` of the last Dispatch is complete. A lost peer gets the same rows again once
-  // it (or another host of the expert) is back. Errors: Unavailable naming the experts that had no
-  // host for the loss timeout, Cancelled after Shutdown, InvalidArgument/Internal as a peer
+  // Waits until `out` of the lane's last Dispatch is complete. A lost peer gets the same rows again
+  // once it (or another host of the expert) is back. Errors: Unavailable naming the experts that
+  // had no host for the loss timeout, Cancelled after Shutdown, InvalidArgument/Internal as a peer
   // answered. After an error `out` is undefined.
-  virtual absl::Status Combine() = 0;
+  virtual absl::Status Combine(int32_t lane) = 0;
 
   // Experts without a connected host, sorted; empty when every expert can be reached.
   virtual std::vector<int32_t> MissingExperts() const = 0;

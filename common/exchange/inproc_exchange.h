@@ -3,6 +3,7 @@
 // wire, so the bits are equal.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <string>
@@ -24,17 +25,17 @@ class InprocExchange final : public ExpertExchange {
   absl::Status Dispatch(const DispatchBatch& batch) override;
   // Errors: Unavailable naming experts that no executor hosts; Cancelled after Shutdown; as
   // Execute.
-  absl::Status Combine() override;
+  absl::Status Combine(int32_t lane) override;
   std::vector<int32_t> MissingExperts() const override { return directory_.Missing(); }
   std::vector<ExpertPeer> Peers() const override;
   void Shutdown() override { shut_down_ = true; }
 
  private:
-  absl::Status Run(size_t executor_index);
+  absl::Status Run(size_t executor_index, const DispatchBatch& batch);
 
   const std::vector<ExpertExecutor*> executors_;
   ExpertDirectory directory_;  // a peer's id is its index in executors_; constant
-  DispatchBatch batch_;
+  std::array<DispatchBatch, kExchangeLanes> batches_;
   std::atomic<bool> shut_down_ = false;
 };
 

@@ -101,13 +101,13 @@ absl::Status RemoteExchange::Dispatch(const DispatchBatch& batch) {
   M1_RETURN_IF_ERROR(ValidateDispatch(batch, options_.peer.num_experts));
   MutexLock lock(&mutex_);
   last_use_ = absl::Now();
-  batch_error_ = absl::OkStatus();
-  ledger_.Begin(batch);
+  lane(batch.lane).error = absl::OkStatus();
+  lane(batch.lane).ledger.Begin(batch);
   SendWaiting();
   return absl::OkStatus();
 }
 
-absl::Status RemoteExchange::Combine() {
+absl::Status RemoteExchange::Combine(int32_t lane_index) {
   while (true) {
     const uint32_t seen = doorbell_.has_value() ? doorbell_->count() : 0;
     absl::Time deadline;
@@ -116,11 +116,11 @@ absl::Status RemoteExchange::Combine() {
       MutexLock lock(&mutex_);
       ReadAnswers();
       SendWaiting();
-      std::optional<absl::Status> result = BatchResult();
+      std::optional<absl::Status> result = BatchResult(lane(lane_index));
       combining_ = !result.has_value();
       last_use_ = absl::Now();
       if (result.has_value()) {
-        ledger_.Clear();
+        lane(lane_index).ledger.Clear();
         return *std::move(result);
       }
       deadline = NextDeadline();
@@ -150,24 +150,25 @@ std::optional<absl::Time> RemoteExchange::DoorbellDeadline() const {
   return last_pump_ + (over_grpc ? kMixedPumpInterval : kPumpInterval);
 }
 
-std::optional<absl::Status> RemoteExchange::BatchResult() {
+std::optional<absl::Status> RemoteExchange::BatchResult(const Lane& lane) const {
+  const DispatchLedger& ledger = lane.ledger;
   if (shut_down_) return absl::CancelledError("the exchange was shut down");
-  if (!batch_error_.ok()) return batch_error_;
-  if (ledger_.done()) return absl::OkStatus();
-  if (ledger_.num_losses() > kMaxLosses) {
+  if (!lane.error.ok()) return lane.error;
+  if (ledger.done()) return absl::OkStatus();
+  if (ledger.num_losses() > kMaxLosses) {
     return absl::UnavailableError(
-        absl::StrCat("expert workers were lost ", ledger_.num_losses(), " times over one layer"));
+        absl::StrCat("expert workers were lost ", ledger.num_losses(), " times over one layer"));
   }
-  if (!ledger_.has_waiting()) return std::nullopt;
-  absl::Status starved = StarvedError();
+  if (!ledger.has_waiting()) return std::nullopt;
+  absl::Status starved = StarvedError(ledger);
   if (!starved.ok()) return starved;
   return std::nullopt;
 }
 
-absl::Status RemoteExchange::StarvedError() const {
+absl::Status RemoteExchange::StarvedError(const DispatchLedger& ledger) const {
   std::vector<int32_t> starved;
   const absl::Time limit = absl::Now() - options_.loss_timeout;
-  for (const int32_t expert : ledger_.WaitingExperts()) {
+  for (const int32_t expert : ledger.WaitingExperts()) {
     if (directory_.missing_since(expert) <= limit) starved.push_back(expert);
   }
   if (starved.empty()) return absl::OkStatus();
@@ -183,17 +184,23 @@ absl::Status RemoteExchange::StarvedError() const {
                                              "; ", absl::StrJoin(reasons, "; ")));
 }
 
+bool RemoteExchange::AnyWaiting() const {
+  return std::any_of(lanes_.begin(), lanes_.end(),
+                     [](const Lane& lane) { return lane.ledger.has_waiting(); });
+}
+
 void RemoteExchange::SendWaiting() {
-  if (!ledger_.has_waiting()) return;
   const absl::Time now = absl::Now();
-  if (now < send_not_before_) return;
-  const DispatchBatch& batch = ledger_.batch();
-  const auto max_rows = [&](PeerId peer) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    return peers_.at(peer)->max_rows(batch);
-  };
-  for (const ExpertShipment* shipment : ledger_.Assign(directory_, max_rows)) {
-    const DispatchSlice slice = {batch.rows, shipment->row_indices, shipment->pairs};
-    peers_.at(shipment->peer)->Send(DispatchHeader(shipment->id, batch.layer, slice), slice, now);
+  if (!AnyWaiting() || now < send_not_before_) return;
+  for (Lane& lane : lanes_) {
+    const DispatchBatch& batch = lane.ledger.batch();
+    const auto max_rows = [&](PeerId peer) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      return peers_.at(peer)->max_rows(batch);
+    };
+    for (const ExpertShipment* shipment : lane.ledger.Assign(directory_, max_rows)) {
+      const DispatchSlice slice = {batch.rows, shipment->row_indices, shipment->pairs};
+      peers_.at(shipment->peer)->Send(DispatchHeader(shipment->id, batch.layer, slice), slice, now);
+    }
   }
   // A worker that sees all of its frames at once can run them together.
   for (const auto& [id, peer] : peers_) peer->Flush();
@@ -202,7 +209,7 @@ void RemoteExchange::SendWaiting() {
 absl::Time RemoteExchange::NextDeadline() const {
   const absl::Time now = absl::Now();
   absl::Time deadline = now + kMaxWait;
-  if (ledger_.has_waiting() && send_not_before_ > now) {
+  if (AnyWaiting() && send_not_before_ > now) {
     deadline = std::min(deadline, send_not_before_);
   }
   for (const auto& [id, peer] : peers_) deadline = std::min(deadline, peer->next_poll());
@@ -299,7 +306,7 @@ void RemoteExchange::OnPeerConnected(PeerId peer) {
 
 void RemoteExchange::OnPeerLost(PeerId peer) {
   directory_.Remove(peer, absl::Now());
-  ledger_.PeerLost(peer);
+  for (Lane& lane : lanes_) lane.ledger.PeerLost(peer);
   changed_ = true;
 }
 
@@ -310,19 +317,20 @@ absl::StatusOr<uint64_t> RemoteExchange::OnPeerFrame(PeerId peer, ByteChunks* fr
     OnErrorFrame(peer, header.id, ReadErrorBody(frame, header));
     return header.id;
   }
-  M1_RETURN_IF_ERROR(ledger_.Complete(peer, header, frame).status());
+  M1_RETURN_IF_ERROR(LaneOf(header.id).ledger.Complete(peer, header, frame).status());
   return header.id;
 }
 
 void RemoteExchange::OnErrorFrame(PeerId peer, uint64_t id, const absl::Status& error) {
-  if (!ledger_.IsOpen(peer, id)) return;
+  Lane& lane = LaneOf(id);
+  if (!lane.ledger.IsOpen(peer, id)) return;
   if (error.code() == absl::StatusCode::kResourceExhausted ||
       error.code() == absl::StatusCode::kUnavailable) {
-    ledger_.Return(id);
+    lane.ledger.Return(id);
     send_not_before_ = absl::Now() + kRefusedDelay;
     return;
   }
-  batch_error_ = AddContext(error, absl::StrCat("expert worker ", peers_.at(peer)->address()));
+  lane.error = AddContext(error, absl::StrCat("expert worker ", peers_.at(peer)->address()));
 }
 
 std::vector<int32_t> RemoteExchange::MissingExperts() const {

@@ -10,6 +10,7 @@
 #include <grpcpp/alarm.h>
 #include <grpcpp/completion_queue.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -57,7 +58,7 @@ class RemoteExchange final : public ExpertExchange, private ExchangePeerListener
   ~RemoteExchange() override;
 
   absl::Status Dispatch(const DispatchBatch& batch) override;
-  absl::Status Combine() override;
+  absl::Status Combine(int32_t lane) override;
   std::vector<int32_t> MissingExperts() const override;
   std::vector<ExpertPeer> Peers() const override;
   void Shutdown() override;
@@ -72,11 +73,28 @@ class RemoteExchange final : public ExpertExchange, private ExchangePeerListener
   void KeeperLoop();
   void SetAddresses(const std::vector<std::string>& addresses);
   void PollPeers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What one lane's batch comes to. Its ids are congruent to lane + 1.
+  struct Lane {
+    explicit Lane(int32_t lane)
+        : ledger(static_cast<uint64_t>(lane) + 1, static_cast<uint64_t>(kExchangeLanes)) {}
+    DispatchLedger ledger;
+    absl::Status error;
+  };
+  Lane& lane(int32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return lanes_[static_cast<size_t>(index)];
+  }
+  // Where a dispatch with this id was sent from.
+  Lane& LaneOf(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return lanes_[static_cast<size_t>((id + kExchangeLanes - 1) % kExchangeLanes)];
+  }
+  bool AnyWaiting() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReadAnswers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The result of Combine, once there is one.
-  std::optional<absl::Status> BatchResult() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status StarvedError() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::optional<absl::Status> BatchResult(const Lane& lane) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status StarvedError(const DispatchLedger& ledger) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time NextDeadline() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Until when to wait at the doorbell; nullopt when no peer in shared memory owes an answer.
   std::optional<absl::Time> DoorbellDeadline() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -104,8 +122,7 @@ class RemoteExchange final : public ExpertExchange, private ExchangePeerListener
   std::vector<std::string> addresses_ ABSL_GUARDED_BY(mutex_);
   PeerId next_peer_id_ ABSL_GUARDED_BY(mutex_) = 1;
   ExpertDirectory directory_ ABSL_GUARDED_BY(mutex_);
-  DispatchLedger ledger_ ABSL_GUARDED_BY(mutex_);
-  absl::Status batch_error_ ABSL_GUARDED_BY(mutex_);
+  std::array<Lane, kExchangeLanes> lanes_ ABSL_GUARDED_BY(mutex_) = {Lane(0), Lane(1)};
   absl::Time send_not_before_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::Time last_use_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::Time last_pump_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();

@@ -32,13 +32,13 @@ class FaultyExchange final : public ExpertExchange {
       : inner_(std::move(inner)), faults_(faults) {}
 
   absl::Status Dispatch(const DispatchBatch& batch) override { return inner_->Dispatch(batch); }
-  absl::Status Combine() override {
+  absl::Status Combine(int32_t lane) override {
     while (faults_->block_combine) {
       faults_->is_blocked = true;
       absl::SleepFor(absl::Milliseconds(1));
     }
     if (faults_->fail_combine) return absl::InvalidArgumentError("hidden size");
-    return inner_->Combine();
+    return inner_->Combine(lane);
   }
   std::vector<int32_t> MissingExperts() const override {
     return faults_->missing ? std::vector<int32_t>{3, 5} : std::vector<int32_t>{};

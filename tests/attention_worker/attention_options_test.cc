@@ -39,6 +39,8 @@ TEST(AttentionOptionsTest, ErrorsNameTheFlag) {
       {[](auto& o) { o.max_step_tokens = 0; }, "--max_step_tokens is 0"},
       {[](auto& o) { o.max_replay_tokens = -1; }, "--max_replay_tokens is -1"},
       {[](auto& o) { o.target_itl = -absl::Seconds(1); }, "--target_itl is -1s"},
+      {[](auto& o) { o.batches_in_flight = "3"; },
+       "--batches_in_flight is \"3\", wanted auto, 1 or 2"},
       {[](auto& o) { o.exchange_timeout = absl::ZeroDuration(); }, "--exchange_timeout is 0"},
       {[](auto& o) { o.expert_loss_timeout = absl::InfiniteDuration(); },
        "--expert_loss_timeout is inf"}};
@@ -47,6 +49,16 @@ TEST(AttentionOptionsTest, ErrorsNameTheFlag) {
     change(options);
     EXPECT_THAT(Validate(options).message(), HasSubstr(message));
   }
+}
+
+TEST(AttentionOptionsTest, ExpertsInThisProcessGetOneBatchUnlessToldOtherwise) {
+  AttentionWorkerOptions options = Valid();
+  EXPECT_EQ(LaneMode(options), LanePolicy::Mode::kOne);
+  options.batches_in_flight = "2";
+  EXPECT_EQ(LaneMode(options), LanePolicy::Mode::kTwo);
+  options.batches_in_flight = "auto";
+  options.expert_workers = "127.0.0.1:1";
+  EXPECT_EQ(LaneMode(options), LanePolicy::Mode::kMeasured);
 }
 
 TEST(AttentionOptionsTest, LimitsComeFromFlagsModelAndMachine) {

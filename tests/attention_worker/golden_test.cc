@@ -158,9 +158,10 @@ void RunPrompt(ForwardPass& forward, const std::vector<int32_t>& ids, int64_t ro
       batch.positions.push_back(first + i);
     }
     batch.sequences.push_back({{0, rows, first}, 0, blocks});
-    ASSERT_TRUE(forward.Run(batch, [](int64_t, TensorView, std::span<const float>) {
-      return absl::OkStatus();
-    }).ok());
+    ASSERT_TRUE(forward
+                    .Run(batch, [](int64_t, TensorView,
+                                   std::span<const float>) { return absl::OkStatus(); })
+                    .ok());
   }
 }
 

@@ -72,6 +72,18 @@ TEST_F(OneAnswerTest, BatchesAndBudgets) {
   }
 }
 
+// Sequences are cut in the middle, in prefill and in decode.
+TEST_F(OneAnswerTest, BatchesInFlight) {
+  for (const int32_t budget : {7, 64, 1000}) {
+    LocalModelOptions options = OneWorkerOptions();
+    options.limits.max_step_tokens = budget;
+    options.lanes = LanePolicy::Mode::kTwo;
+    LocalModel model(kModel, options);
+    ExpectSame(model.Run(Requests()), Alone());
+    EXPECT_GT(model.stats().split_step_count, model.stats().step_count / 2);
+  }
+}
+
 TEST_F(OneAnswerTest, PlacementsOfExperts) {
   const std::vector<std::vector<std::vector<int32_t>>> placements = {
       {Range(0, 16), Range(16, 32)},

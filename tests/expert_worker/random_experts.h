@@ -95,7 +95,9 @@ struct RandomBatch {
     }
   }
 
-  DispatchBatch batch() { return {layer, 2, rows.view(), expert_ids, out.view()}; }
+  DispatchBatch batch(int32_t lane = 0) {
+    return {lane, layer, 2, rows.view(), expert_ids, out.view()};
+  }
   std::vector<std::byte> out_bytes() const {
     const auto* begin = static_cast<const std::byte*>(out.view().data());
     return {begin, begin + out.view().num_bytes()};

@@ -118,7 +118,7 @@ class WorkerProcessTest : public testing::Test {
   std::vector<std::byte> Run(ExpertExchange* exchange, uint32_t seed) {
     RandomBatch batch(shape_, DType::kBf16, 40, seed);
     EXPECT_OK(exchange->Dispatch(batch.batch()));
-    EXPECT_OK(exchange->Combine());
+    EXPECT_OK(exchange->Combine(0));
     return batch.out_bytes();
   }
 

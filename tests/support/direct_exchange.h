@@ -34,7 +34,7 @@ class DirectExchange final : public ExpertExchange {
     }
     return absl::OkStatus();
   }
-  absl::Status Combine() override { return absl::OkStatus(); }
+  absl::Status Combine(int32_t /*lane*/) override { return absl::OkStatus(); }
   std::vector<int32_t> MissingExperts() const override { return {}; }
   std::vector<ExpertPeer> Peers() const override { return {}; }
   void Shutdown() override {}

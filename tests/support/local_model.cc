@@ -131,7 +131,8 @@ Engine& LocalModel::engine() {
   if (engine_ == nullptr) {
     engine_ =
         std::make_unique<Engine>(EngineOptions{.limits = options_.limits,
-                                               .expert_loss_timeout = options_.expert_loss_timeout},
+                                               .expert_loss_timeout = options_.expert_loss_timeout,
+                                               .lanes = options_.lanes},
                                  std::move(forward_), exchange_.get());
   }
   return *engine_;

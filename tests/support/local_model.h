@@ -24,6 +24,7 @@ struct LocalModelOptions {
   // Changes weights before they are used; what they point to must outlive the model.
   std::function<void(AttentionWeights&)> edit_weights = nullptr;
   absl::Duration expert_loss_timeout = absl::Seconds(60);
+  LanePolicy::Mode lanes = LanePolicy::Mode::kOne;
   StepLimits limits{.max_sequences = 64,
                     .kv_blocks = 2048,
                     .max_context_tokens = 8192,

@@ -65,9 +65,11 @@ struct Way {
 
 RoundTrip ByExchange(RemoteExchange* exchange) {
   return [exchange](Sample& sample) {
-    M1_RETURN_IF_ERROR(
-        exchange->Dispatch({0, 1, sample.rows.view(), sample.expert_ids, sample.out.view()}));
-    return exchange->Combine();
+    M1_RETURN_IF_ERROR(exchange->Dispatch({.experts_per_row = 1,
+                                           .rows = sample.rows.view(),
+                                           .expert_ids = sample.expert_ids,
+                                           .out = sample.out.view()}));
+    return exchange->Combine(0);
   };
 }
 

@@ -30,6 +30,8 @@ constexpr ServerFlag kServerFlags[] = {
     {"max_step_tokens", kAttention},
     {"max_replay_tokens", kAttention},
     {"target_itl", kAttention},
+    {"batches_in_flight", kAttention},
+    {"trace_file", kExpert | kAttention},
     {"exchange_timeout", kAttention},
     {"exchange_spin", kExpert | kAttention},
     {"shared_memory", kExpert},

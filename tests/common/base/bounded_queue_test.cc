@@ -1,9 +1,9 @@
 #include "common/base/bounded_queue.h"
 
+#include <gtest/gtest.h>
+
 #include <thread>
 #include <utility>
-
-#include <gtest/gtest.h>
 
 namespace m1 {
 namespace {

@@ -24,7 +24,7 @@ class DispatchLedgerTest : public testing::Test {
   DispatchLedgerTest()
       : directory_(kNumExperts, kStart), rows_(DType::kF32, {3, 1}), out_(DType::kF32, {3, 2, 1}) {}
 
-  DispatchBatch Batch() { return {4, 2, rows_.view(), expert_ids_, out_.view()}; }
+  DispatchBatch Batch() { return {0, 4, 2, rows_.view(), expert_ids_, out_.view()}; }
 
   std::vector<const ExpertShipment*> Assign(int32_t max_rows = 100) {
     return ledger_.Assign(directory_, [max_rows](PeerId) { return max_rows; });

@@ -35,9 +35,25 @@ TEST_P(InprocExchangeTest, AnySplitOfExpertsGivesTheSameBytes) {
     EXPECT_EQ(exchange.Peers().size(), split.size());
     batch.out = Tensor(GetParam(), batch.out.shape());
     ASSERT_OK(exchange.Dispatch(batch.batch()));
-    ASSERT_OK(exchange.Combine());
+    ASSERT_OK(exchange.Combine(0));
     EXPECT_EQ(batch.out_bytes(), expected);
   }
+}
+
+TEST_P(InprocExchangeTest, LanesDoNotMix) {
+  const RandomExperts weights(kExchangeShape, GetParam());
+  LocalExperts worker(weights, {0, 1, 2, 3, 4, 5, 6, 7}, GetParam());
+  InprocExchange exchange(kExchangeShape.num_experts, {&worker.executor});
+  RandomBatch first(kExchangeShape, GetParam(), 13, /*seed=*/1);
+  RandomBatch second(kExchangeShape, GetParam(), 5, /*seed=*/2);
+  ASSERT_OK(exchange.Dispatch(first.batch(0)));
+  ASSERT_OK(exchange.Dispatch(second.batch(1)));
+  ASSERT_OK(exchange.Combine(0));
+  EXPECT_EQ(first.out_bytes(), ComputeAlone(weights, first));
+  ASSERT_OK(exchange.Combine(1));
+  EXPECT_EQ(second.out_bytes(), ComputeAlone(weights, second));
+  EXPECT_THAT(exchange.Dispatch(first.batch(kExchangeLanes)),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("lane 2")));
 }
 
 INSTANTIATE_TEST_SUITE_P(ActivationDTypes, InprocExchangeTest,
@@ -51,7 +67,8 @@ TEST(InprocExchangeErrorTest, NamesExpertsWithoutHost) {
   RandomBatch batch(kExchangeShape, DType::kF32, 1);
   batch.expert_ids = {1, 6};
   ASSERT_OK(exchange.Dispatch(batch.batch()));
-  EXPECT_THAT(exchange.Combine(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("experts 6")));
+  EXPECT_THAT(exchange.Combine(0),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("experts 6")));
 }
 
 TEST(InprocExchangeErrorTest, RefusesBatchesWithoutMeaningAndEndsAfterShutdown) {
@@ -63,7 +80,7 @@ TEST(InprocExchangeErrorTest, RefusesBatchesWithoutMeaningAndEndsAfterShutdown) 
   EXPECT_THAT(exchange.Dispatch(batch.batch()),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("expert 8")));
   exchange.Shutdown();
-  EXPECT_THAT(exchange.Combine(), StatusIs(absl::StatusCode::kCancelled, HasSubstr("shut down")));
+  EXPECT_THAT(exchange.Combine(0), StatusIs(absl::StatusCode::kCancelled, HasSubstr("shut down")));
 }
 
 }  // namespace

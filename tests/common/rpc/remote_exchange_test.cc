@@ -4,7 +4,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
+#include <optional>
 #include <thread>
 #include <tuple>
 
@@ -67,7 +69,7 @@ class RemoteExchangeTest : public testing::TestWithParam<std::tuple<Transport, D
   void ExpectRightBytes(ExpertExchange* exchange, int64_t num_rows, uint32_t seed) {
     RandomBatch batch(kExchangeShape, Dtype(), num_rows, seed);
     ASSERT_OK(exchange->Dispatch(batch.batch()));
-    ASSERT_OK(exchange->Combine());
+    ASSERT_OK(exchange->Combine(0));
     EXPECT_EQ(batch.out_bytes(), ComputeAlone(weights_, batch));
   }
 
@@ -241,9 +243,51 @@ TEST_P(RemoteExchangeFaultTest, PeerThatHangsIsLostAndItsReplicaTakesOver) {
   }));
   RandomBatch batch(kExchangeShape, DType::kF32, 10);
   ASSERT_OK(exchange->Dispatch(batch.batch()));
-  ASSERT_OK(exchange->Combine());
+  ASSERT_OK(exchange->Combine(0));
   EXPECT_EQ(batch.out_bytes(), ComputeAlone(weights_, batch));
   EXPECT_GE(silent.num_frames(), 1);
+}
+
+// Both lanes in flight over two workers, one of which dies and comes back again and again.
+TEST_P(RemoteExchangeFaultTest, LanesInFlightSurviveLosses) {
+  LocalExpertWorker replica(weights_, WorkerOptions(kAll));
+  auto mortal = std::make_unique<LocalExpertWorker>(weights_, WorkerOptions(kAll));
+  const auto exchange =
+      MakeExchange(ExchangeOptions({Reach(*mortal), Reach(replica)}, DType::kF32));
+  ASSERT_TRUE(Eventually([&] { return exchange->MissingExperts().empty(); }));
+  std::array<std::optional<RandomBatch>, kExchangeLanes> batches;
+  for (uint32_t i = 0; i < 200; ++i) {
+    const auto lane = static_cast<int32_t>(i % kExchangeLanes);
+    std::optional<RandomBatch>& batch = batches[i % kExchangeLanes];
+    if (batch) {
+      ASSERT_OK(exchange->Combine(lane));
+      ASSERT_EQ(batch->out_bytes(), ComputeAlone(weights_, *batch));
+    }
+    batch.emplace(kExchangeShape, DType::kF32, 1 + i % 40, /*seed=*/i);
+    ASSERT_OK(exchange->Dispatch(batch->batch(lane)));
+    if (i == 100) mortal.reset();
+  }
+  for (int32_t lane = 0; lane < kExchangeLanes; ++lane) {
+    ASSERT_OK(exchange->Combine(lane));
+    EXPECT_EQ(batches[static_cast<size_t>(lane)]->out_bytes(),
+              ComputeAlone(weights_, *batches[static_cast<size_t>(lane)]));
+  }
+}
+
+// An error of one lane is not the other's.
+TEST_P(RemoteExchangeFaultTest, ALanesErrorIsItsOwn) {
+  LocalExpertWorker worker(weights_, WorkerOptions(kAll));
+  const auto exchange = MakeExchange(ExchangeOptions({Reach(worker)}, DType::kF32));
+  ASSERT_TRUE(Eventually([&] { return exchange->MissingExperts().empty(); }));
+  RandomBatch good(kExchangeShape, DType::kF32, 10, /*seed=*/1);
+  RandomBatch bad(kExchangeShape, DType::kF32, 10, /*seed=*/2);
+  bad.layer = 1000;  // the worker refuses it
+  ASSERT_OK(exchange->Dispatch(bad.batch(0)));
+  ASSERT_OK(exchange->Dispatch(good.batch(1)));
+  EXPECT_THAT(exchange->Combine(0),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("layer")));
+  ASSERT_OK(exchange->Combine(1));
+  EXPECT_EQ(good.out_bytes(), ComputeAlone(weights_, good));
 }
 
 // It would otherwise look as if nothing were owed, and the batch would wait without end.
@@ -257,7 +301,7 @@ TEST_P(RemoteExchangeFaultTest, PeerThatAnswersWhatNobodyAskedIsLost) {
   ASSERT_TRUE(Eventually([&] { return exchange->MissingExperts().empty(); }));
   RandomBatch batch(kExchangeShape, DType::kF32, 10);
   ASSERT_OK(exchange->Dispatch(batch.batch()));
-  EXPECT_THAT(exchange->Combine(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("")));
+  EXPECT_THAT(exchange->Combine(0), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("")));
   EXPECT_THAT(exchange->Peers()[0].last_error, HasSubstr("which is not open"));
 }
 
@@ -279,7 +323,7 @@ TEST_P(RemoteExchangeFaultTest, DrainsUnderLoadLoseAndBreakNothing) {
     for (uint32_t seed = 0; seed < 30; ++seed) {
       RandomBatch batch(kExchangeShape, DType::kF32, 10, seed);
       ASSERT_OK(exchange->Dispatch(batch.batch()));
-      ASSERT_OK(exchange->Combine());
+      ASSERT_OK(exchange->Combine(0));
       ASSERT_EQ(batch.out_bytes(), ComputeAlone(weights_, batch));
     }
     drainer.join();
@@ -306,14 +350,14 @@ TEST_P(RemoteExchangeFaultTest, MissingExpertsEndTheBatchAfterTheLossTimeout) {
   RandomBatch batch(kExchangeShape, DType::kF32, 2);
   batch.expert_ids = {0, 6, 5, 1};
   ASSERT_OK(exchange->Dispatch(batch.batch()));
-  EXPECT_THAT(exchange->Combine(),
+  EXPECT_THAT(exchange->Combine(0),
               StatusIs(absl::StatusCode::kUnavailable,
                        testing::AllOf(HasSubstr("no worker for experts 5,6 for 200ms"),
                                       HasSubstr("127.0.0.1:1: "))));
   // The exchange goes on with what it has.
   batch.expert_ids = {0, 1, 2, 1};
   ASSERT_OK(exchange->Dispatch(batch.batch()));
-  ASSERT_OK(exchange->Combine());
+  ASSERT_OK(exchange->Combine(0));
   EXPECT_EQ(batch.out_bytes(), ComputeAlone(weights_, batch));
 }
 
@@ -325,7 +369,7 @@ TEST_P(RemoteExchangeFaultTest, ShutdownEndsAWait) {
     absl::SleepFor(absl::Milliseconds(50));
     exchange->Shutdown();
   });
-  EXPECT_THAT(exchange->Combine(), StatusIs(absl::StatusCode::kCancelled, HasSubstr("shut down")));
+  EXPECT_THAT(exchange->Combine(0), StatusIs(absl::StatusCode::kCancelled, HasSubstr("shut down")));
   stopper.join();
 }
 
@@ -335,11 +379,11 @@ TEST_P(RemoteExchangeFaultTest, WorkersErrorsEndTheBatchAndNothingElse) {
   RandomBatch batch(kExchangeShape, DType::kF32, 2);
   batch.layer = kExchangeShape.num_layers;
   ASSERT_OK(exchange->Dispatch(batch.batch()));
-  EXPECT_THAT(exchange->Combine(),
+  EXPECT_THAT(exchange->Combine(0),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("layer 3, the model has 3")));
   batch.layer = 1;
   ASSERT_OK(exchange->Dispatch(batch.batch()));
-  ASSERT_OK(exchange->Combine());
+  ASSERT_OK(exchange->Combine(0));
   EXPECT_EQ(batch.out_bytes(), ComputeAlone(weights_, batch));
 }
 
@@ -351,7 +395,7 @@ TEST_P(RemoteExchangeFaultTest, FullQueueIsTriedAgain) {
   const auto exchange = MakeExchange(ExchangeOptions({Reach(worker)}, DType::kF32));
   RandomBatch batch(kExchangeShape, DType::kF32, 200);
   ASSERT_OK(exchange->Dispatch(batch.batch()));
-  ASSERT_OK(exchange->Combine());
+  ASSERT_OK(exchange->Combine(0));
   EXPECT_EQ(batch.out_bytes(), ComputeAlone(weights_, batch));
 }
 
@@ -368,7 +412,7 @@ TEST_P(RemoteExchangeFaultTest, DrainedWorkerIsLeftForItsReplica) {
   for (uint32_t seed = 0; seed < 20; ++seed) {
     RandomBatch batch(kExchangeShape, DType::kF32, 10, seed);
     ASSERT_OK(exchange->Dispatch(batch.batch()));
-    ASSERT_OK(exchange->Combine());
+    ASSERT_OK(exchange->Combine(0));
     ASSERT_EQ(batch.out_bytes(), ComputeAlone(weights_, batch));
   }
 }
@@ -382,7 +426,7 @@ TEST_P(RemoteExchangeFaultTest, TwoClientsAtOnceGetTheirOwnRows) {
       for (uint32_t round = 0; round < 50; ++round) {
         RandomBatch batch(kExchangeShape, DType::kF32, 1 + round % 7, 1000 * client + round);
         ASSERT_OK(exchange->Dispatch(batch.batch()));
-        ASSERT_OK(exchange->Combine());
+        ASSERT_OK(exchange->Combine(0));
         ASSERT_EQ(batch.out_bytes(), ComputeAlone(weights_, batch));
       }
     });
@@ -417,7 +461,7 @@ class SharedMemoryTest : public RemoteExchangeFaultTest {
   void ExpectRightBytes(ExpertExchange* exchange, int64_t num_rows) {
     RandomBatch batch(kExchangeShape, DType::kF32, num_rows);
     ASSERT_OK(exchange->Dispatch(batch.batch()));
-    ASSERT_OK(exchange->Combine());
+    ASSERT_OK(exchange->Combine(0));
     EXPECT_EQ(batch.out_bytes(), ComputeAlone(weights_, batch));
   }
 };
@@ -593,7 +637,7 @@ TEST_P(SharedMemoryTest, NoiseFromAWorkerBreaksNothing) {
   for (uint32_t round = 0; round < 40; ++round) {
     RandomBatch batch(kExchangeShape, DType::kF32, 10, round);
     ASSERT_OK(exchange->Dispatch(batch.batch()));
-    exchange->Combine().IgnoreError();
+    exchange->Combine(0).IgnoreError();
   }
   EXPECT_GT(noisy.num_clients(), 2);
 }
