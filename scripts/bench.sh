@@ -2,19 +2,27 @@
 # Ratios of what clusters on this machine do to what it allows, into BENCH.md. Makes the bench checkpoint (5 GB) under
 # build/bench once. Wants an idle machine. Usage: scripts/bench.sh [--quick] [--repeats N] [--only NAME] [--model DIR] [--out FILE]
 # --quick: the embedded checkpoint, under a minute, into build/bench/quick.md.
+# --peers [--llama_bench PATH --gguf FILE]: instead, ours beside transformers (installed under build/bench/peers, up to 6 GB) and
+# a llama.cpp that is already there, into build/bench/peers.md.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
 
 bin=build/release/bin checkpoint=build/bench/checkpoint
-model="$checkpoint" out=BENCH.md
+model="$checkpoint" out=BENCH.md run=(tools/bench/run_bench.py) arguments=()
 for argument in "$@"; do
   case "$argument" in
     --quick) model=models/tiny out=build/bench/quick.md ;;
     --model | --model=*) checkpoint= ;;
+    --peers)
+      run=(tools/bench/peers.py --scratch build/bench/peers)
+      continue
+      ;;
   esac
+  arguments+=("$argument")
 done
+[[ "${run[0]}" != tools/bench/peers.py ]] || out=build/bench/peers.md
 mkdir -p build/bench
-m1_install_packages "${M1_BUILD_PACKAGES[@]}" python3
+m1_install_packages "${M1_BUILD_PACKAGES[@]}" python3 python3-venv
 m1_build release m1 m1-router m1-attention-worker m1-expert-worker >/dev/null
 if [[ "$model" == "$checkpoint" && ! -f "$checkpoint/model.safetensors" ]]; then
   "$bin/m1" checkpoint make --config models/bench/config.json --out "$checkpoint"
@@ -23,4 +31,4 @@ fi
 repeats=(--repeats 5)
 [[ "$model" != models/tiny ]] || repeats=(--repeats 1)
 # Later flags win.
-exec python3 tools/bench/run_bench.py --bin "$bin" --model "$model" --out "$out" "${repeats[@]}" "$@"
+exec python3 "${run[@]}" --bin "$bin" --model "$model" --out "$out" "${repeats[@]}" "${arguments[@]}"

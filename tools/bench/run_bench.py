@@ -167,6 +167,10 @@ def exchange_table(figures):
     return lines
 
 
+def end_with_sigterm():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # clusters are ended by the way out
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", required=True, help="folder of the binaries")
@@ -176,7 +180,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="few and short figures: does it run?")
     parser.add_argument("--only", default="", help="figures whose name contains this; then no load is sent")
     flags = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # clusters are ended by the way out
+    end_with_sigterm()
     plan = QUICK if flags.quick else FULL
     names = [f"{kind}_{size}" for kind in ("decode", "prefill") for size in plan[kind] if flags.only in f"{kind}_{size}"]
     bench = Bench(flags.bin, flags.model, plan)
