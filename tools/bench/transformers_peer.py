@@ -7,7 +7,8 @@ Usage: transformers_peer.py --model DIR --dtype bfloat16|float32 --threads N (a 
     {"do": "score", "prompt": [ids], "answer": [ids]}                      -> {"logprobs": [...], "best": [...]}: of every token
         but the first, and of the likeliest in its place; the answer goes token by token through the cache
 
-A plain loop over the model's forward pass, which is faster than its generate(). Runs in the environment of peers.py.
+Each may name the way to compute experts: "experts": "grouped_mm" or "eager". A plain loop over the model's forward pass, which
+is faster than its generate(). Runs in the environment of peers.py.
 """
 
 import argparse
@@ -73,11 +74,13 @@ def main():
     torch.set_num_threads(flags.threads)
     with torch.inference_mode():
         peer = Peer(flags.model, getattr(torch, flags.dtype))
-        print(json.dumps({"ready": True, "experts": peer.model.config._experts_implementation}), flush=True)
+        does = {"decode": peer.decode, "prefill": peer.prefill, "score": peer.score}
+        print(json.dumps({"ready": True}), flush=True)
         for line in sys.stdin:
             request = json.loads(line)
-            answer = getattr(peer, {"decode": "decode", "prefill": "prefill", "score": "score"}[request.pop("do")])(**request)
-            print(json.dumps(answer), flush=True)
+            if "experts" in request:
+                peer.model.set_experts_implementation(request.pop("experts"))
+            print(json.dumps(does[request.pop("do")](**request)), flush=True)
 
 
 if __name__ == "__main__":

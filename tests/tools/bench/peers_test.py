@@ -1,4 +1,4 @@
-"""tools/bench/export_to_transformers.py and the pure parts of peers.py, without torch or transformers. From the root of the tree."""
+"""tools/bench: the export to transformers and the pure parts of peers.py, without torch. From the root of the tree."""
 
 import json
 import os
@@ -159,7 +159,7 @@ class FileTest(unittest.TestCase):
         for content in [b"", b"1234567", struct.pack("<Q", 1 << 40), struct.pack("<Q", 4) + b"{..}", struct.pack("<Q", 2) + b"[]",
                         *(struct.pack("<Q", len(text)) + text + bytes(8) for text in (
                             json.dumps({"a": entry | change}).encode() for change in (
-                                {"data_offsets": [0, 9]}, {"data_offsets": [8, 0]}, {"shape": [3]}, {"shape": 1}))) ]:
+                                {"data_offsets": [0, 9]}, {"data_offsets": [8, 0]}, {"shape": [3]}, {"shape": 1})))]:
             with open(path, "wb") as file:
                 file.write(content)
             with self.assertRaisesRegex(exporter.ExportError, "model.safetensors"):
