@@ -99,11 +99,8 @@ class Transformers:
         return self._answer()
 
     def stop(self):
-        try:
-            self.popen.stdin.close()
-        except BrokenPipeError:
-            pass
-        self.popen.wait(60)
+        self.popen.kill()  # it holds nothing, and may be in the middle of an answer
+        self.popen.wait()
 
 
 def small_config(config):
