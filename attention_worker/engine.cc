@@ -150,6 +150,7 @@ void Engine::ReportPreempted(const SequenceKey& key) {
 
 bool Engine::RunStep() {
   StepPlan plan = policy_.Plan();
+  int32_t num_lanes = 0;
   for (const SequenceKey& key : plan.preempted) ReportPreempted(key);
   for (const SlotPreparation& slot : plan.preparations) Prepare(slot);
   if (!plan.rows.empty()) {
@@ -171,10 +172,10 @@ bool Engine::RunStep() {
       options_.trace->Add(
           {.name = "step", .begin = started, .end = ended, .rows = batch.num_rows()});
     }
-    if (batch.num_lanes > 1) CountSplitStep();
+    num_lanes = batch.num_lanes;
     FinishStep(plan, status);
   }
-  UpdateStats(plan);
+  UpdateStats(plan, num_lanes);
   return !plan.rows.empty();
 }
 
@@ -284,20 +285,16 @@ void Engine::Deliver() {
   stats_.waiting_sequences = policy_.num_waiting();
 }
 
-void Engine::UpdateStats(const StepPlan& plan) {
+void Engine::UpdateStats(const StepPlan& plan, int32_t num_lanes) {
   MutexLock lock(&stats_mutex_);
   stats_.fork_count = policy_.num_forks();
   if (plan.rows.empty()) return;
   stats_.computed_token_count += plan.num_decode_rows + plan.num_prefill_rows;
   ++stats_.step_count;
   if (plan.num_decode_rows > 0 && plan.num_prefill_rows > 0) ++stats_.mixed_step_count;
+  if (num_lanes > 1) ++stats_.split_step_count;
   stats_.max_step_rows = std::max(
       stats_.max_step_rows, static_cast<int32_t>(plan.num_decode_rows + plan.num_prefill_rows));
-}
-
-void Engine::CountSplitStep() {
-  MutexLock lock(&stats_mutex_);
-  ++stats_.split_step_count;
 }
 
 Engine::Client* Engine::FindClient(int64_t client_id) {

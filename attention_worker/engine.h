@@ -161,8 +161,7 @@ class Engine {
   void Finish(const SequenceKey& key, FinishedSequence finished);
 
   void Deliver();
-  void UpdateStats(const StepPlan& plan);
-  void CountSplitStep();
+  void UpdateStats(const StepPlan& plan, int32_t num_lanes);
   Client* FindClient(int64_t client_id);
 
   const EngineOptions options_;

@@ -31,10 +31,6 @@ std::vector<PromptGroupKey> PromptGroups::Keys() const {
   return keys;
 }
 
-int64_t PromptGroups::num_kept() const {
-  return num_droppable_slots([](const PromptGroup& /*group*/) { return true; });
-}
-
 int64_t PromptGroups::num_droppable_slots(Filter may_go) const {
   return std::count_if(groups_.begin(), groups_.end(), [&](const auto& entry) {
     return entry.second.kept && may_go(entry.second);

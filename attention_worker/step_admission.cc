@@ -238,9 +238,7 @@ int64_t StepPolicy::num_grantable_slots() const {
 
 int64_t StepPolicy::num_grantable_blocks() const {
   int64_t free = blocks_.num_free();
-  if (!AnyHoldsMemory()) {
-    free += groups_.num_droppable_blocks([](const PromptGroup& /*group*/) { return true; });
-  }
+  if (!AnyHoldsMemory()) free += groups_.num_droppable_blocks(PromptGroups::Any);
   for (const auto& [key, sequence] : sequences_) {
     if (sequence->phase == SequencePhase::kWaiting) free -= BlocksToWaitFor(*sequence);
   }

@@ -218,8 +218,7 @@ void StepPolicy::GrowLeases(StepPlan& plan) {
     Sequence* sequence = Find(key);
     if (sequence == nullptr) continue;  // it made room for an earlier one
     while (!sequence->blocks.GrowTo(NumKvBlocks(sequence->num_tokens()))) {
-      const auto any = [](const PromptGroup& /*group*/) { return true; };
-      if (groups_.DropOne(/*for_blocks=*/true, any)) continue;
+      if (groups_.DropOne(/*for_blocks=*/true, PromptGroups::Any)) continue;
       if (!PreemptFor(*sequence, plan)) break;
     }
   }

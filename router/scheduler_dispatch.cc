@@ -14,6 +14,11 @@ int64_t MaxTotalTokens(const RoutedSequence& sequence) {
   return sequence.num_tokens() + std::max<int64_t>(0, sequence.num_remaining());
 }
 
+// Whole KV blocks that the samples of a request have in common.
+int64_t NumSharedBlocks(const GenerationRequest& request) {
+  return NumSharedTokens(request) / kKvBlockTokens;
+}
+
 }  // namespace
 
 // In the queue's order: who waits for credits holds back all later ones, so that a long prompt is
@@ -125,12 +130,12 @@ void Scheduler::MakeRoom(const RoutedSequence& sequence) {
 void Scheduler::DropPrompt(int worker_index, int64_t group_id) {
   WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   const auto prompt = worker.prompts.find(group_id);
-  const int64_t shared = NumSharedTokens(*prompt->second.group->request);
+  const int64_t shared = NumSharedBlocks(*prompt->second.group->request);
   const bool is_shared =
       std::any_of(worker.running.begin(), worker.running.end(),
                   [&](const auto& entry) { return entry.second->group->id == group_id; });
   ++worker.dropped.slots;
-  worker.dropped.kv_blocks += is_shared ? 0 : shared / kKvBlockTokens;
+  worker.dropped.kv_blocks += is_shared ? 0 : shared;
   // Of the next step the worker may have told already when it hears of this.
   worker.steps_until_dropped = 2;
   worker.prompts.erase(prompt);
@@ -167,7 +172,7 @@ std::vector<PreemptionCandidate> Scheduler::CandidatesOn(int worker_index,
   for (const auto& [group_id, prompt] : worker.prompts) {
     const SampleGroup& group = *prompt.group;
     if (!prompt.is_kept || &group == sequence.group.get()) continue;
-    const int64_t shared = NumSharedTokens(*group.request) / kKvBlockTokens;
+    const int64_t shared = NumSharedBlocks(*group.request);
     candidates.push_back({.id = -group_id,
                           .priority = group.request->priority,
                           .head_start = head_start(group),
@@ -177,7 +182,7 @@ std::vector<PreemptionCandidate> Scheduler::CandidatesOn(int worker_index,
   for (const auto& [id, other] : worker.running) {
     const auto found = oldest.find(other->group.get());
     const bool leaves_shared = other->shares_prompt && found->second != other->arrival_order;
-    const int64_t shared = NumSharedTokens(*other->request) / kKvBlockTokens;
+    const int64_t shared = NumSharedBlocks(*other->request);
     candidates.push_back(
         {.id = id,
          .priority = other->request->priority,
@@ -194,7 +199,7 @@ int64_t Scheduler::BlocksToStart(int worker_index, const RoutedSequence& sequenc
   const WorkerState& worker = workers_[static_cast<size_t>(worker_index)];
   const int64_t num_blocks = KvBlocksToStart(sequence.num_start_tokens(), worker.limits.kv_blocks);
   if (!worker.Keeps(*sequence.group) || !sequence.can_begin_shared()) return num_blocks;
-  return num_blocks - NumSharedTokens(*sequence.request) / kKvBlockTokens;
+  return num_blocks - NumSharedBlocks(*sequence.request);
 }
 
 void Scheduler::StartOn(int worker_index, RoutedSequence* sequence, absl::Time now) {

@@ -1,7 +1,6 @@
 #include "common/base/doorbell.h"
 
 #include <linux/futex.h>
-#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -9,6 +8,8 @@
 #include <ctime>
 
 #include "absl/time/clock.h"
+
+#include "common/base/affinity.h"
 
 namespace m1 {
 namespace {
@@ -27,8 +28,8 @@ void FutexWake(std::atomic<uint32_t>* word) {
 }
 
 bool HasSeveralCores() {
-  cpu_set_t cores;
-  return sched_getaffinity(0, sizeof(cores), &cores) == 0 && CPU_COUNT(&cores) > 1;
+  const absl::StatusOr<std::vector<int>> cores = AllowedCores();
+  return cores.ok() && cores->size() > 1;
 }
 
 void Pause() {

@@ -1,7 +1,5 @@
 #include "tools/bench/exchange_bench.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -12,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
+#include "common/base/affinity.h"
 #include "common/base/status_macros.h"
 #include "common/tensor/tensor.h"
 #include "tools/bench/echo_worker.h"
@@ -26,17 +25,10 @@ constexpr int kLeastRounds = 20;
 
 // This process and what it forks.
 absl::Status StayOnOneCore() {
-  cpu_set_t cores;
-  if (sched_getaffinity(0, sizeof(cores), &cores) == 0) {
-    for (size_t core = 0; core < CPU_SETSIZE; ++core) {
-      if (!CPU_ISSET(core, &cores)) continue;
-      CPU_ZERO(&cores);
-      CPU_SET(core, &cores);
-      if (sched_setaffinity(0, sizeof(cores), &cores) == 0) return absl::OkStatus();
-      break;
-    }
-  }
-  return absl::UnavailableError(absl::StrCat("cannot stay on one core: ", std::strerror(errno)));
+  const absl::StatusOr<std::vector<int>> cores = AllowedCores();
+  const absl::Status pinned = cores.ok() ? PinThisThread(cores->front()) : cores.status();
+  if (pinned.ok()) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("cannot stay on one core: ", pinned.message()));
 }
 
 // A batch and its answer.
