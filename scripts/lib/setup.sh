@@ -13,9 +13,9 @@ export CCACHE_BASEDIR="$M1_ROOT" CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_define
 M1_BUILD_PACKAGES=(
   build-essential cmake ninja-build ccache pkg-config
   libabsl-dev libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libc-ares-dev
-  nlohmann-json3-dev libpcre2-dev libssl-dev zlib1g-dev
+  nlohmann-json3-dev libpcre2-dev libssl-dev prometheus-cpp-dev zlib1g-dev
 )
-M1_TEST_PACKAGES=(libgtest-dev libgmock-dev python3 python3-venv git)
+M1_TEST_PACKAGES=(libgtest-dev libgmock-dev python3 python3-venv git openssl prometheus prometheus-alertmanager)
 M1_CHECK_PACKAGES=(clang clang-tidy clang-tools libclang-rt-dev)
 
 m1_die() {
