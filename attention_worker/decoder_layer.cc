@@ -91,16 +91,17 @@ absl::Status DecoderLayer::Lightning(const LayerContext& context) const {
         context.linear_state->sequence(sequence.state_slot, kind_index_, sequence.rows));
   }
   const int64_t width = int64_t{config.num_heads} * config.head_dim;
-  M1_RETURN_IF_ERROR(backend.Linear(h, weights_.lightning->qkv_proj, Epilogue::kSilu,
-                                    w.qkv.Reshape({rows, 3 * width})));
+  const LightningWeights& weights = *weights_.lightning;
+  const LinearProduct projections[] = {
+      {weights.qkv_proj, Epilogue::kSilu, w.qkv.Reshape({rows, 3 * width})},
+      {weights.output_gate, Epilogue::kNone, w.output_gate}};
+  M1_RETURN_IF_ERROR(backend.Linears(h, projections));
   M1_RETURN_IF_ERROR(
       backend.LightningAttention(w.qkv, decays_.view(), sequences,
                                  w.heads.Reshape({rows, config.num_heads, config.head_dim})));
-  M1_RETURN_IF_ERROR(backend.RmsNorm(w.heads, weights_.lightning->norm, kInnerNormEps, w.heads));
-  M1_RETURN_IF_ERROR(
-      backend.Linear(h, weights_.lightning->output_gate, Epilogue::kNone, w.output_gate));
+  M1_RETURN_IF_ERROR(backend.RmsNorm(w.heads, weights.norm, kInnerNormEps, w.heads));
   M1_RETURN_IF_ERROR(backend.SigmoidMul(w.output_gate, w.heads, w.heads_act));
-  return backend.Linear(w.heads_act, weights_.lightning->out_proj, Epilogue::kNone, w.branch);
+  return backend.Linear(w.heads_act, weights.out_proj, Epilogue::kNone, w.branch);
 }
 
 absl::Status DecoderLayer::Softmax(const LayerContext& context) const {
@@ -119,12 +120,11 @@ absl::Status DecoderLayer::Softmax(const LayerContext& context) const {
   const SoftmaxWeights& weights = *weights_.softmax;
   const int64_t q_width = int64_t{config.num_heads} * config.head_dim;
   const int64_t kv_width = int64_t{config.num_kv_heads} * config.head_dim;
-  M1_RETURN_IF_ERROR(
-      backend.Linear(h, weights.q_proj, Epilogue::kNone, w.q.Reshape({rows, q_width})));
-  M1_RETURN_IF_ERROR(
-      backend.Linear(h, weights.k_proj, Epilogue::kNone, w.k.Reshape({rows, kv_width})));
-  M1_RETURN_IF_ERROR(
-      backend.Linear(h, weights.v_proj, Epilogue::kNone, w.v_act.Reshape({rows, kv_width})));
+  const LinearProduct projections[] = {
+      {weights.q_proj, Epilogue::kNone, w.q.Reshape({rows, q_width})},
+      {weights.k_proj, Epilogue::kNone, w.k.Reshape({rows, kv_width})},
+      {weights.v_proj, Epilogue::kNone, w.v_act.Reshape({rows, kv_width})}};
+  M1_RETURN_IF_ERROR(backend.Linears(h, projections));
   M1_RETURN_IF_ERROR(backend.Rotary(w.q, w.cos, w.sin, w.q_act));
   M1_RETURN_IF_ERROR(backend.Rotary(w.k, w.cos, w.sin, w.k_act));
   M1_RETURN_IF_ERROR(backend.AppendKv(w.k_act, w.v_act, sequences, pool));

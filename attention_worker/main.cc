@@ -117,7 +117,6 @@ class Readiness {
 // All experts in this process, as `--expert_workers inproc` wants them.
 struct LocalExperts {
   ExpertStore store;
-  std::unique_ptr<KernelBackend> backend;
   std::unique_ptr<ExpertFfn> executor;
 };
 
@@ -198,11 +197,10 @@ absl::Status Worker::CreateExchange() {
   M1_RETURN_IF_ERROR(
       model_.checkpoint->PrefetchExperts(experts, LogLoading(TerminationRequested), memory));
   M1_ASSIGN_OR_RETURN(ExpertStore store, ExpertStore::Open(*model_.checkpoint, experts));
-  M1_ASSIGN_OR_RETURN(std::unique_ptr<KernelBackend> backend, CreateBackend(options_.model));
-  local_experts_ = std::unique_ptr<LocalExperts>(
-      new LocalExperts{std::move(store), std::move(backend), nullptr});
+  local_experts_ = std::unique_ptr<LocalExperts>(new LocalExperts{std::move(store), nullptr});
+  // The engine's thread computes attention and experts by turns: one set of threads serves both.
   local_experts_->executor = std::make_unique<ExpertFfn>(
-      &local_experts_->store, local_experts_->backend.get(), model_.activation_dtype);
+      &local_experts_->store, model_.backend.get(), model_.activation_dtype);
   exchange_ = std::make_unique<InprocExchange>(
       config.num_experts, std::vector<ExpertExecutor*>{local_experts_->executor.get()});
   return absl::OkStatus();

@@ -66,11 +66,15 @@ class KernelBackend {
   // x fp32 to out act, any equal shapes.
   virtual absl::Status Round(ConstTensorView x, TensorView out) = 0;
 
-  // out = epilogue(x w^T).  x act or fp32 [rows, K]; w [N, K]; out fp32 or act [rows, N].
-  // Dot form: bf16 x meets bf16 w in pair order; in every other combination both are widened to
-  // fp32. Integers in w: quantised form, K at most kMaxQuantizedK.
-  virtual absl::Status Linear(ConstTensorView x, const MatrixView& w, Epilogue epilogue,
-                              TensorView out) = 0;
+  // out = epilogue(x w^T) for each of the products, which may run side by side.  x act or fp32
+  // [rows, K]; w [N, K]; out fp32 or act [rows, N]. Dot form: bf16 x meets bf16 w in pair order; in
+  // every other combination both are widened to fp32. Integers in w: quantised form, K at most
+  // kMaxQuantizedK.
+  virtual absl::Status Linears(ConstTensorView x, std::span<const LinearProduct> products) = 0;
+  absl::Status Linear(ConstTensorView x, const MatrixView& w, Epilogue epilogue, TensorView out) {
+    const LinearProduct product{w, epilogue, out};
+    return Linears(x, {&product, 1});
+  }
 
   // out = act(silu(x gate^T) * (x up^T)).  x act [rows, K]; gate, up [N, K]; out act [rows, N].
   // Both of one format.

@@ -18,6 +18,13 @@ inline constexpr int64_t kSoftmaxSegmentKeys = 1024;
 
 enum class Epilogue : uint8_t { kNone, kSilu };
 
+// out = epilogue(x w^T) for an x that several share; see KernelBackend::Linears.
+struct LinearProduct {
+  MatrixView w;  // [N, K]
+  Epilogue epilogue = Epilogue::kNone;
+  TensorView out;  // [rows, N]
+};
+
 // Rows [row_begin, row_begin + num_rows) of a step belong to one sequence and stand at positions
 // first_position, first_position + 1, ...
 struct SequenceRows {

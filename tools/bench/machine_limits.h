@@ -1,7 +1,7 @@
 // What this machine can do at most right now: how fast its cores read memory and how fast they
-// multiply, on a number of threads at once. Each figure is the best of several loops and repeats,
-// so that what is compared with it can only look worse than it is. On a shared machine the figures
-// swing within seconds: measure before and after.
+// multiply, on a number of threads at once. Each figure is that of the best of several loops, and of
+// a loop the median pass: the rate that lasts, as what is compared with it lasts. On a shared
+// machine the figures swing within seconds: measure before and after.
 #pragma once
 
 #include <cstdint>

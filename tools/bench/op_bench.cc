@@ -93,10 +93,13 @@ void OpBench::Report(const std::string& op, const std::string& size, const OpWor
   const double first = time(1);
   const auto calls = std::max(int64_t{1}, static_cast<int64_t>(kSecondsPerTiming / first));
   const Clock::time_point begin = Clock::now();
-  figure.seconds = first;
+  std::vector<double> timings;
   do {
-    figure.seconds = std::min(figure.seconds, time(calls));
+    timings.push_back(time(calls));
   } while (Seconds(Clock::now() - begin) < options_.seconds_per_case);
+  const auto median = timings.begin() + static_cast<int64_t>(timings.size() / 2);
+  std::nth_element(timings.begin(), median, timings.end());
+  figure.seconds = *median;
   limits_ = probe_.Measure(kProbeSeconds);
   figure.limits = BestOf(figure.limits, limits_);
   on_figure_(figure);

@@ -35,7 +35,7 @@ struct OpFigure {
   std::string size;  // for people
   OpWork work;
   MachineLimits limits;  // the better of before and after
-  double seconds = 0;    // of the fastest call
+  double seconds = 0;    // of the median call
 
   double bound_seconds() const;
   double ratio() const { return bound_seconds() / seconds; }

@@ -108,22 +108,28 @@ absl::Status CpuKernelBackend::Round(ConstTensorView x, TensorView out) {
   return absl::OkStatus();
 }
 
-absl::Status CpuKernelBackend::Linear(ConstTensorView x, const MatrixView& w, Epilogue epilogue,
-                                      TensorView out) {
-  M1_RETURN_IF_ERROR(ValidateLinear(x, w, out));
-  const ScopedFlushDenormals flush;
-  if (w.is_quantized()) {
-    QuantizedLinear(x, w, epilogue, out);
-    return absl::OkStatus();
+absl::Status CpuKernelBackend::Linears(ConstTensorView x, std::span<const LinearProduct> products) {
+  for (const LinearProduct& product : products) {
+    M1_RETURN_IF_ERROR(ValidateLinear(x, product.w, product.out));
   }
-  const Product<LinearArgs> product{{.x = ToActIn(x),
-                                     .w = ToActIn(w.values),
-                                     .silu = epilogue == Epilogue::kSilu,
-                                     .out = ToActOut(out),
-                                     .k = x.dim(1),
-                                     .n = w.dim(0)},
-                                    x.dim(0)};
-  RunProducts<LinearArgs>(kernels_.linear, {&product, 1});
+  const ScopedFlushDenormals flush;
+  std::vector<Product<LinearArgs>> floats;
+  std::vector<LinearProduct> integers;
+  for (const LinearProduct& product : products) {
+    if (product.w.is_quantized()) {
+      integers.push_back(product);
+      continue;
+    }
+    floats.push_back({{.x = ToActIn(x),
+                       .w = ToActIn(product.w.values),
+                       .silu = product.epilogue == Epilogue::kSilu,
+                       .out = ToActOut(product.out),
+                       .k = x.dim(1),
+                       .n = product.w.dim(0)},
+                      x.dim(0)});
+  }
+  RunProducts<LinearArgs>(kernels_.linear, floats);
+  QuantizedLinears(x, integers);
   return absl::OkStatus();
 }
 

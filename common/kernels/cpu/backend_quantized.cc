@@ -66,16 +66,26 @@ QuantizedRows CpuKernelBackend::QuantizeRows(ConstTensorView x, Range rows, Matr
   return out;
 }
 
-void CpuKernelBackend::QuantizedLinear(ConstTensorView x, const MatrixView& w, Epilogue epilogue,
-                                       TensorView out) {
-  const Product<QuantizedLinearArgs> product{{.x = QuantizeRows(x, {0, x.dim(0)}, w.format()),
-                                              .w = ToMatrix(w),
-                                              .silu = epilogue == Epilogue::kSilu,
-                                              .out = ToActOut(out),
-                                              .k = x.dim(1),
-                                              .n = w.dim(0)},
-                                             x.dim(0)};
-  RunProducts<QuantizedLinearArgs>(kernels_.quantized_linear, {&product, 1});
+void CpuKernelBackend::QuantizedLinears(ConstTensorView x,
+                                        std::span<const LinearProduct> products) {
+  // The integers of x serve all matrices of one format.
+  for (const MatrixFormat format : {MatrixFormat::kInt8, MatrixFormat::kInt4}) {
+    std::vector<Product<QuantizedLinearArgs>> same;
+    for (const LinearProduct& product : products) {
+      if (product.w.format() != format) continue;
+      same.push_back({{.x = {},
+                       .w = ToMatrix(product.w),
+                       .silu = product.epilogue == Epilogue::kSilu,
+                       .out = ToActOut(product.out),
+                       .k = x.dim(1),
+                       .n = product.w.dim(0)},
+                      x.dim(0)});
+    }
+    if (same.empty()) continue;
+    const QuantizedRows rows = QuantizeRows(x, {0, x.dim(0)}, format);
+    for (Product<QuantizedLinearArgs>& product : same) product.args.x = rows;
+    RunProducts<QuantizedLinearArgs>(kernels_.quantized_linear, same);
+  }
 }
 
 void CpuKernelBackend::QuantizedGatedUp(ConstTensorView x, const MatrixView& gate,

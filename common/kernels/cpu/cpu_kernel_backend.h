@@ -34,8 +34,7 @@ class CpuKernelBackend final : public KernelBackend {
   absl::Status RmsNorm(ConstTensorView x, ConstTensorView weight, float eps,
                        TensorView out) override;
   absl::Status Round(ConstTensorView x, TensorView out) override;
-  absl::Status Linear(ConstTensorView x, const MatrixView& w, Epilogue epilogue,
-                      TensorView out) override;
+  absl::Status Linears(ConstTensorView x, std::span<const LinearProduct> products) override;
   absl::Status GatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
                        TensorView out) override;
   absl::Status ExpertFfn(ConstTensorView x, std::span<const ExpertGroup> groups, TensorView mid,
@@ -110,7 +109,7 @@ class CpuKernelBackend final : public KernelBackend {
                    std::span<const Product<Args>> products);
 
   // backend_quantized.cc: the operations without "Quantized", validated, with integers as weights.
-  void QuantizedLinear(ConstTensorView x, const MatrixView& w, Epilogue epilogue, TensorView out);
+  void QuantizedLinears(ConstTensorView x, std::span<const LinearProduct> products);
   void QuantizedGatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
                         TensorView out);
   void QuantizedExpertFfn(ConstTensorView x, std::span<const ExpertGroup> groups, TensorView mid,

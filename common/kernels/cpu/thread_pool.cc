@@ -15,8 +15,9 @@ namespace {
 // Operations of one layer follow within microseconds; a wake from sleep costs about 40 in a VM.
 constexpr std::chrono::microseconds kSpin{20};
 constexpr int kChecksPerClockRead = 64;
-// Ranges that each thread would get if all were equally fast.
-constexpr int64_t kRangesPerThread = 8;
+// A range is this part of what is left of a share: large at first, small where threads wait for one
+// another.
+constexpr int64_t kRangesOfShare = 4;
 
 inline void Pause() {
 #if defined(__x86_64__)
@@ -41,13 +42,14 @@ bool SpinUntil(Ready ready) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads, std::vector<int> cores) : cores_(std::move(cores)) {
+ThreadPool::ThreadPool(int num_threads, std::vector<int> cores)
+    : cores_(std::move(cores)), shares_(static_cast<size_t>(std::max(num_threads, 1))) {
   M1_CHECK(num_threads >= 1);
   M1_CHECK(cores_.empty() || cores_.size() >= static_cast<size_t>(num_threads));
   for (int worker = 1; worker < num_threads; ++worker) {
     workers_.emplace_back([this, worker] {
       Pin(static_cast<size_t>(worker));
-      Work();
+      Work(static_cast<size_t>(worker));
     });
   }
 }
@@ -83,8 +85,13 @@ void ThreadPool::ParallelFor(int64_t num_items, int64_t grain, Function f) {
   }
   function_ = &f;
   num_items_ = num_items;
-  range_items_ = std::max(grain, num_items / (num_threads() * kRangesPerThread));
-  next_item_.store(0, std::memory_order_relaxed);
+  grain_ = grain;
+  const int64_t num_grains = (num_items + grain - 1) / grain;
+  for (int64_t i = 0; i < num_threads(); ++i) {
+    Share& share = shares_[static_cast<size_t>(i)];
+    share.next.store(num_grains * i / num_threads(), std::memory_order_relaxed);
+    share.end = num_grains * (i + 1) / num_threads();
+  }
   const uint64_t number = job_.load(std::memory_order_relaxed) / kJobUnit + 1;
   // Sequentially consistent, as is the sleeper's count: either we see the sleeper or it the job.
   job_.store(number * kJobUnit);
@@ -92,16 +99,16 @@ void ThreadPool::ParallelFor(int64_t num_items, int64_t grain, Function f) {
     MutexLock lock(&mutex_);
     wake_workers_.SignalAll();
   }
-  ClaimRanges();
+  ClaimRanges(0);
   job_.fetch_or(kClosed);
   AwaitWorkers();
 }
 
-void ThreadPool::Work() {
+void ThreadPool::Work(size_t thread) {
   const ScopedFlushDenormals flush;
   uint64_t last_job = 0;
   while ((last_job = JoinJob(last_job)) != 0) {
-    ClaimRanges();
+    ClaimRanges(thread);
     LeaveJob();
   }
 }
@@ -134,12 +141,24 @@ void ThreadPool::LeaveJob() {
   }
 }
 
-void ThreadPool::ClaimRanges() {
-  for (;;) {
-    const int64_t begin = next_item_.fetch_add(range_items_, std::memory_order_relaxed);
-    if (begin >= num_items_) return;
-    (*function_)(begin, std::min(begin + range_items_, num_items_));
+void ThreadPool::ClaimRanges(size_t thread) {
+  for (size_t i = 0; i < shares_.size(); ++i) {
+    const size_t share = (thread + i) % shares_.size();
+    while (ClaimRange(share)) {
+    }
   }
+}
+
+bool ThreadPool::ClaimRange(size_t index) {
+  Share& share = shares_[index];
+  int64_t begin = share.next.load(std::memory_order_relaxed);
+  int64_t end = 0;
+  do {
+    if (begin >= share.end) return false;
+    end = begin + std::max<int64_t>(1, (share.end - begin) / kRangesOfShare);
+  } while (!share.next.compare_exchange_weak(begin, end, std::memory_order_relaxed));
+  (*function_)(begin * grain_, std::min(end * grain_, num_items_));
+  return true;
 }
 
 void ThreadPool::AwaitWorkers() {

@@ -31,7 +31,9 @@ class ThreadPool {
 
   // Calls f(begin, end) for ranges that cover [0, num_items) once, on any of the threads, and
   // returns when all have returned. Ranges hold at least `grain` items, but for the last one; no
-  // more than that run on the caller alone. `f` does not throw and does not call the pool.
+  // more than that run on the caller alone. A thread takes ranges that follow one another, as long
+  // as nobody lags behind, so that what `f` fetches ahead of its range is of use. `f` does not
+  // throw and does not call the pool.
   void ParallelFor(int64_t num_items, int64_t grain, Function f);
 
  private:
@@ -42,11 +44,13 @@ class ThreadPool {
   static constexpr uint64_t kActiveMask = kClosed - 1;
 
   void Pin(size_t thread) const;
-  void Work();
+  void Work(size_t thread);
   // Joins a job other than number `last_job` and returns its number; 0 at the end.
   uint64_t JoinJob(uint64_t last_job);
   void LeaveJob();
-  void ClaimRanges();
+  // Of the own share first, then of those that others have not got to.
+  void ClaimRanges(size_t thread);
+  bool ClaimRange(size_t share);
   void AwaitWorkers();
 
   const std::vector<int> cores_;
@@ -55,9 +59,15 @@ class ThreadPool {
   // Written by the caller while no worker is in a job.
   const Function* function_ = nullptr;
   int64_t num_items_ = 0;
-  int64_t range_items_ = 0;
+  int64_t grain_ = 1;
 
-  std::atomic<int64_t> next_item_{0};
+  // What is left of a thread's part of the job, in grains.
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;  // written with function_
+  };
+  std::vector<Share> shares_;
+
   std::atomic<uint64_t> job_{kClosed};
   std::atomic<bool> stop_{false};
   std::atomic<int> sleeping_workers_{0};

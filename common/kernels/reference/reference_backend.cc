@@ -39,11 +39,14 @@ class ReferenceBackend final : public KernelBackend {
     return absl::OkStatus();
   }
 
-  absl::Status Linear(ConstTensorView x, const MatrixView& w, Epilogue epilogue,
-                      TensorView out) override {
-    M1_RETURN_IF_ERROR(ValidateLinear(x, w, out));
+  absl::Status Linears(ConstTensorView x, std::span<const LinearProduct> products) override {
+    for (const LinearProduct& product : products) {
+      M1_RETURN_IF_ERROR(ValidateLinear(x, product.w, product.out));
+    }
     const ScopedFlushDenormals flush;
-    ReferenceLinear(x, w, epilogue, out);
+    for (const LinearProduct& product : products) {
+      ReferenceLinear(x, product.w, product.epilogue, product.out);
+    }
     return absl::OkStatus();
   }
 

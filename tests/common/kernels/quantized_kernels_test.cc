@@ -141,6 +141,37 @@ TEST_F(QuantizedKernelsTest, LinearEqualsThePlainLoopsForAllShapesAndTypes) {
   }
 }
 
+// One call for matrices of all formats, some of which share the row's integers.
+TEST_F(QuantizedKernelsTest, ProductsTogetherEqualThemAlone) {
+  RandomTensors random(12);
+  constexpr int64_t kK = 192;
+  const Tensor plain = random.Make(DType::kBf16, {37, kK});
+  std::vector<Matrix> matrices;
+  for (const int64_t group : {0, 32, 0, 64}) {
+    matrices.push_back(MakeMatrix(random, group, 5 + 16 * group / 32, kK));
+  }
+  std::vector<MatrixView> views = {plain.view()};
+  for (const Matrix& matrix : matrices) views.push_back(matrix.view());
+  for (const int64_t rows : {0, 1, 19}) {
+    const Tensor x = random.Make(DType::kBf16, {rows, kK});
+    for (const auto& backend : backends_) {
+      std::vector<Tensor> outs;
+      for (const MatrixView& w : views) outs.push_back(Poisoned(DType::kF32, {rows, w.dim(0)}));
+      std::vector<LinearProduct> products;
+      for (size_t i = 0; i < views.size(); ++i) {
+        products.push_back(
+            {views[i], i % 2 == 0 ? Epilogue::kSilu : Epilogue::kNone, outs[i].view()});
+      }
+      ASSERT_OK(backend->Linears(x.view(), products));
+      for (size_t i = 0; i < views.size(); ++i) {
+        Tensor want = Poisoned(DType::kF32, outs[i].shape());
+        ASSERT_OK(reference_->Linear(x.view(), views[i], products[i].epilogue, want.view()));
+        EXPECT_TRUE(SameBits(outs[i].view(), want.view())) << backend->name() << " product " << i;
+      }
+    }
+  }
+}
+
 // Every product as large as it can be, for as many elements as are allowed.
 TEST_F(QuantizedKernelsTest, TheLargestSumsDoNotOverflow) {
   for (const int sign : {1, -1}) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <limits>
 #include <set>
 #include <thread>
@@ -69,6 +70,27 @@ TEST(ThreadPoolTest, AllThreadsTakePart) {
       while (arrived.load() < 3) std::this_thread::yield();
     });
     EXPECT_EQ(threads.size(), 3U);
+  }
+}
+
+TEST(ThreadPoolTest, NobodyWaitsForALaggard) {
+  ThreadPool pool(3);
+  constexpr int64_t kItems = 1000;
+  for (int job = 0; job < 20; ++job) {
+    std::atomic<bool> has_laggard{false};
+    std::atomic<int64_t> done{0};
+    // Whoever comes first returns when the others have done all that it did not take.
+    pool.ParallelFor(kItems, 1, [&](int64_t begin, int64_t end) {
+      if (!has_laggard.exchange(true)) {
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+        while (done.load() < kItems - (end - begin)) {
+          ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+          std::this_thread::yield();
+        }
+      }
+      done.fetch_add(end - begin);
+    });
+    EXPECT_EQ(done.load(), kItems);
   }
 }
 
