@@ -27,7 +27,10 @@ ABSL_FLAG(int32_t, port, 0, "port to listen on; 0: a free one, printed to stdout
 ABSL_FLAG(std::string, model, "", "checkpoint directory");
 ABSL_FLAG(std::string, experts, "",
           "experts to host, as 0-7,12; without --experts and --shard: all");
-ABSL_FLAG(std::string, shard, "", "I/N: host the Ith of N equal shares of the experts");
+ABSL_FLAG(
+    std::string, shard, "",
+    "I/N: host the Ith of N equal shares of the experts; POD-I/N: share I modulo N, where POD-I "
+    "is the name of a pod with its ordinal");
 ABSL_FLAG(std::string, activation_dtype, "auto",
           "bf16 or fp32: rounding of activations and rows; auto: the checkpoint's");
 ABSL_FLAG(int32_t, threads, 0, "compute threads; 0: one per core");

@@ -17,7 +17,7 @@ struct ExpertWorkerOptions {
   std::string address = "127.0.0.1";  // to listen on; or "unix:PATH"
   int32_t port = 0;                   // 0: a free one
   std::string experts;                // "0-7,12"; "" with an empty shard: all
-  std::string shard;                  // "I/N": the Ith of N equal shares
+  std::string shard;                  // "I/N": the Ith of N equal shares; or "POD-I/N"
   bool shared_memory = true;          // offered to attention workers of this host
   std::string trace_file;             // of the runs; empty: none
   absl::Duration exchange_spin;       // looking for the next dispatch before sleeping

@@ -58,15 +58,20 @@ absl::StatusOr<std::vector<int32_t>> ParseExpertList(absl::string_view text, int
 absl::StatusOr<std::vector<int32_t>> ParseShard(absl::string_view text, int32_t num_experts) {
   const std::vector<absl::string_view> parts = absl::StrSplit(text, '/');
   if (parts.size() != 2) {
-    return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is not of the form I/N"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", text, "\" is not of the form I/N or POD-I/N"));
   }
-  M1_ASSIGN_OR_RETURN(const int32_t index, ParseNumber(parts[0], text));
+  const size_t dash = parts[0].rfind('-');
+  const bool is_pod = dash != absl::string_view::npos && dash > 0;
+  M1_ASSIGN_OR_RETURN(const int32_t ordinal,
+                      ParseNumber(is_pod ? parts[0].substr(dash + 1) : parts[0], text));
   M1_ASSIGN_OR_RETURN(const int32_t count, ParseNumber(parts[1], text));
   if (count < 1 || count > num_experts) {
     return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" has ", count,
                                                    " shards, wanted 1 to ", num_experts,
                                                    ", the model's experts"));
   }
+  const int32_t index = is_pod ? ordinal % count : ordinal;
   if (index >= count) {
     return absl::InvalidArgumentError(
         absl::StrCat("shard ", index, " in \"", text, "\", shards are 0 to ", count - 1));

@@ -15,7 +15,7 @@ int RunUp(const std::vector<std::string>& args);
 int RunGenerate(const std::vector<std::string>& args);
 // chat.cc: an interactive chat.
 int RunChat(const std::vector<std::string>& args);
-// checkpoint.cc: `m1 checkpoint make`.
+// checkpoint.cc: `m1 checkpoint make` and `fingerprint`.
 int RunCheckpoint(const std::vector<std::string>& args);
 // bench.cc: `m1 bench limits`, `kernels`, `serve`.
 int RunBench(const std::vector<std::string>& args);

@@ -22,7 +22,7 @@ constexpr Command kCommands[] = {
     {"generate", m1::RunGenerate, "send one request and stream the answer"},
     {"chat", m1::RunChat, "an interactive chat"},
     {"bench", m1::RunBench, "limits of this machine, kernels, transports, load on a cluster"},
-    {"checkpoint", m1::RunCheckpoint, "make a random checkpoint"},
+    {"checkpoint", m1::RunCheckpoint, "make a random checkpoint, tell a checkpoint's fingerprint"},
     {"quantize", m1::RunQuantize, "turn a checkpoint's weights into int8 or int4"},
 };
 

@@ -84,12 +84,24 @@ TEST(PlacementTest, RefusesBadShardsSayingWhy) {
       {"0/9", "\"0/9\" has 9 shards, wanted 1 to 8"},
       {"2/2", "shard 2 in \"2/2\", shards are 0 to 1"},
       {"0/4294967296", "is not a number"},
+      {"pod-/2", "\"\" in \"pod-/2\" is not a number"},
+      {"pod-a/2", "\"a\" in \"pod-a/2\" is not a number"},
+      {"$(POD_NAME)/2", "\"$(POD_NAME)\" in"},
+      {"pod-1/0", "has 0 shards"},
+      {"pod-99999999999/2", "is not a number"},
   };
   for (const auto& c : cases) {
     EXPECT_THAT(ParseShard(c.text, 8),
                 StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(c.fragment)))
         << c.text;
   }
+}
+
+TEST(PlacementTest, APodsOrdinalIsItsShard) {
+  EXPECT_THAT(*ParseShard("m1-expert-worker-0/4", 8), ElementsAre(0, 1));
+  EXPECT_THAT(*ParseShard("m1-expert-worker-3/4", 8), ElementsAre(6, 7));
+  EXPECT_THAT(*ParseShard("m1-expert-worker-4/4", 8), ElementsAre(0, 1));  // a copy of share 0
+  EXPECT_THAT(*ParseShard("x-11/4", 8), ElementsAre(6, 7));
 }
 
 TEST(PlacementTest, FormatIsTheInverseOfParse) {
