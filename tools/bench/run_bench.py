@@ -48,15 +48,16 @@ class Cluster:
 
     def __init__(self, folder, model, num_expert_workers, sockets, prefix=""):
         flags = [f"--model={model}", "--log_level=warning"]
+        workers = [*flags, "--pin"]  # as m1 up on a machine of its own
         self.servers = []
         peers = []
         for i in range(num_expert_workers):
             address = f"unix:{sockets}/{prefix.strip(':')}expert{i}"
             self.servers.append(
-                Server(f"{folder}/m1-expert-worker", *flags, f"--shard={i}/{num_expert_workers}", f"--address={address}"))
+                Server(f"{folder}/m1-expert-worker", *workers, f"--shard={i}/{num_expert_workers}", f"--address={address}"))
             peers.append(prefix + self.servers[-1].address)
         self.servers.append(
-            Server(f"{folder}/m1-attention-worker", *flags, f"--expert_workers={','.join(peers) or 'inproc'}"))
+            Server(f"{folder}/m1-attention-worker", *workers, f"--expert_workers={','.join(peers) or 'inproc'}"))
         self.router = Server(f"{folder}/m1-router", *flags, f"--attention_workers={self.servers[-1].address}")
         self.servers.append(self.router)
 

@@ -52,6 +52,40 @@ inline void FetchStep(Fetch& fetch) {
 // or packed: of each step the columns side by side.
 enum class Panel { kNone, kPack, kPacked };
 
+// What a lone row tile of bf16 pairs fetches ahead, in bytes; see AddColumns.
+constexpr int64_t kColumnFetchBytes = 4096;
+
+// As AddSlice, one column after another. A row tile that is alone waits for memory, and a core
+// reads it fastest from one end to the other. With fp32 operands a column's chain of sums would
+// take longer than that.
+template <int kRows, int kColumns, typename X, typename W>
+inline void AddColumns(const X* const (&x)[kRows], const W* const (&w)[kColumns],
+                       const Slice& slice, F32x16 (&sums)[kRows][kColumns]) {
+  using Op = typename Operand<X, W>::Type;
+  M1_UNROLL
+  for (int c = 0; c < kColumns; ++c) {
+    int64_t k = slice.begin;
+    for (; k + 32 <= slice.end; k += 32) {
+      const char* line = reinterpret_cast<const char*>(w[c] + k) + kColumnFetchBytes;
+      for (int64_t i = 0; i < 32 * int64_t{sizeof(W)}; i += kLineBytes) {
+        __builtin_prefetch(line + i, 0, 3);
+      }
+      const Op b = Load32<Op, W>::Whole(w[c] + k);
+      M1_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        sums[r][c] = Dot(sums[r][c], Load32<Op, X>::Whole(x[r] + k), b);
+      }
+    }
+    if (k == slice.end) continue;
+    const int64_t n = slice.end - k;
+    const Op b = Load32<Op, W>::Partial(w[c] + k, n);
+    M1_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      sums[r][c] = Dot(sums[r][c], Load32<Op, X>::Partial(x[r] + k, n), b);
+    }
+  }
+}
+
 template <Panel kPanel, int kRows, int kColumns, typename X, typename W>
 inline void AddSlice(const X* const (&x)[kRows], const W* const (&w)[kColumns], const Slice& slice,
                      Fetch fetch, W* panel, F32x16 (&sums)[kRows][kColumns]) {
@@ -112,6 +146,7 @@ inline void StoreSums(const F32x16 (&sums)[kColumns], float* to, int64_t n) {
 template <int kColumns, typename X, typename W>
 struct ColumnTile {
   const X* x;  // row 0 of the block
+  int64_t num_rows;
   const W* w[kColumns];
   int64_t k;
   int64_t num_columns;  // valid ones; the other pointers repeat the last
@@ -138,7 +173,12 @@ inline void MultiplyTile(const ColumnTile<kColumns, X, W>& tile, int64_t row, co
     M1_UNROLL
     for (int c = 0; c < kColumns; ++c) sums[r][c] = slice.first ? Zero() : carry[row + r][c];
   }
-  AddSlice<kPanel>(x, tile.w, slice, fetch, scratch.panel, sums);
+  constexpr bool kInPairs = sizeof(X) == sizeof(uint16_t) && sizeof(W) == sizeof(uint16_t);
+  if (kInPairs && kPanel == Panel::kNone && tile.num_rows <= kTileRows) {
+    AddColumns(x, tile.w, slice, sums);
+  } else {
+    AddSlice<kPanel>(x, tile.w, slice, fetch, scratch.panel, sums);
+  }
   M1_UNROLL
   for (int r = 0; r < kRows; ++r) {
     if (slice.last) {
@@ -191,8 +231,9 @@ inline void MultiplyRest(const ColumnTile<kColumns, X, W>& tile, int64_t row, in
 
 // One slice of w under all rows.
 template <bool kPack, int kColumns, typename X, typename W>
-inline void MultiplySlice(const ColumnTile<kColumns, X, W>& tile, int64_t num_rows,
-                          const Slice& slice, Scratch<kColumns, W>& scratch) {
+inline void MultiplySlice(const ColumnTile<kColumns, X, W>& tile, const Slice& slice,
+                          Scratch<kColumns, W>& scratch) {
+  const int64_t num_rows = tile.num_rows;
   constexpr Panel kLater = kPack ? Panel::kPacked : Panel::kNone;
   const int64_t num_tiles = (num_rows + kTileRows - 1) / kTileRows;
   int64_t i = 0;
@@ -210,7 +251,8 @@ inline void MultiplySlice(const ColumnTile<kColumns, X, W>& tile, int64_t num_ro
 }
 
 template <int kColumns, typename X, typename W>
-void MultiplyColumnTile(const ColumnTile<kColumns, X, W>& tile, int64_t num_rows) {
+void MultiplyColumnTile(const ColumnTile<kColumns, X, W>& tile) {
+  const int64_t num_rows = tile.num_rows;
   Scratch<kColumns, W> scratch;
   const int64_t row_bytes = tile.k * int64_t{sizeof(W)};
   const bool is_small = num_rows <= kTileRows && num_rows * row_bytes <= kSmallBytes;
@@ -222,9 +264,9 @@ void MultiplyColumnTile(const ColumnTile<kColumns, X, W>& tile, int64_t num_rows
     const int64_t end = tile.k - begin <= slice_size ? tile.k : begin + slice_size;
     const Slice slice{begin, end, begin == 0, end == tile.k};
     if (pack) {
-      MultiplySlice<true>(tile, num_rows, slice, scratch);
+      MultiplySlice<true>(tile, slice, scratch);
     } else {
-      MultiplySlice<false>(tile, num_rows, slice, scratch);
+      MultiplySlice<false>(tile, slice, scratch);
     }
     begin = end;
   } while (begin < tile.k);
@@ -233,7 +275,8 @@ void MultiplyColumnTile(const ColumnTile<kColumns, X, W>& tile, int64_t num_rows
 template <int kColumns, typename X, typename W>
 void Multiply(const X* x, const W* w, int64_t k, Range rows, Range columns, float* sums,
               int64_t stride) {
-  ColumnTile<kColumns, X, W> tile{x + rows.begin * k, {}, k, 0, nullptr, stride};
+  ColumnTile<kColumns, X, W> tile{
+      x + rows.begin * k, rows.end - rows.begin, {}, k, 0, nullptr, stride};
   for (int64_t column = columns.begin; column < columns.end; column += kColumns) {
     const int64_t left = columns.end - column;
     tile.num_columns = left < kColumns ? left : kColumns;
@@ -241,7 +284,7 @@ void Multiply(const X* x, const W* w, int64_t k, Range rows, Range columns, floa
       tile.w[c] = w + (column + (c < tile.num_columns ? c : tile.num_columns - 1)) * k;
     }
     tile.sums = sums + (column - columns.begin);
-    MultiplyColumnTile(tile, rows.end - rows.begin);
+    MultiplyColumnTile(tile);
   }
 }
 
