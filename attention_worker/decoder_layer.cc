@@ -136,8 +136,11 @@ absl::Status DecoderLayer::Softmax(const LayerContext& context) const {
 absl::Status DecoderLayer::Dispatch(const LayerContext& context) const {
   const LayerBuffers& w = context.buffers;
   KernelBackend& backend = *context.backend;
-  M1_RETURN_IF_ERROR(backend.Linear(w.normed, weights_.gate, Epilogue::kNone, w.gate_logits));
-  M1_RETURN_IF_ERROR(backend.TopKGate(w.gate_logits, w.expert_ids, w.expert_weights));
+  {
+    const ScopedSpan span(context.trace, context.Span("gate", layer_));
+    M1_RETURN_IF_ERROR(backend.Linear(w.normed, weights_.gate, Epilogue::kNone, w.gate_logits));
+    M1_RETURN_IF_ERROR(backend.TopKGate(w.gate_logits, w.expert_ids, w.expert_weights));
+  }
   if (context.tap != nullptr) {
     context.tap->OnGate(layer_, w.gate_logits, w.expert_ids, w.expert_weights);
   }

@@ -19,6 +19,16 @@ absl::Status StepError(const absl::Status& status) {
       absl::StrCat(absl::StatusCodeToString(status.code()), ": ", status.message()));
 }
 
+int64_t NumFolds(const StepBatch& batch) {
+  int64_t count = 0;
+  for (const BatchSequence& sequence : batch.sequences) {
+    const SequenceRows& rows = sequence.rows;
+    count += (rows.first_position + rows.num_rows) / kLightningChunk -
+             rows.first_position / kLightningChunk;
+  }
+  return count;
+}
+
 }  // namespace
 
 Engine::Engine(const EngineOptions& options, std::unique_ptr<ForwardPass> forward,
@@ -151,6 +161,7 @@ void Engine::ReportPreempted(const SequenceKey& key) {
 bool Engine::RunStep() {
   StepPlan plan = policy_.Plan();
   int32_t num_lanes = 0;
+  int64_t num_folds = 0;
   for (const SequenceKey& key : plan.preempted) ReportPreempted(key);
   for (const SlotPreparation& slot : plan.preparations) Prepare(slot);
   if (!plan.rows.empty()) {
@@ -173,9 +184,10 @@ bool Engine::RunStep() {
           {.name = "step", .begin = started, .end = ended, .rows = batch.num_rows()});
     }
     num_lanes = batch.num_lanes;
+    num_folds = NumFolds(batch);
     FinishStep(plan, status);
   }
-  UpdateStats(plan, num_lanes);
+  UpdateStats(plan, num_lanes, num_folds);
   return !plan.rows.empty();
 }
 
@@ -283,13 +295,17 @@ void Engine::Deliver() {
   stats_.used_sequences = static_cast<int32_t>(policy_.num_used_slots());
   stats_.used_kv_blocks = policy_.num_used_blocks();
   stats_.waiting_sequences = policy_.num_waiting();
+  stats_.client_count = static_cast<int32_t>(clients_.size());
 }
 
-void Engine::UpdateStats(const StepPlan& plan, int32_t num_lanes) {
+void Engine::UpdateStats(const StepPlan& plan, int32_t num_lanes, int64_t num_folds) {
   MutexLock lock(&stats_mutex_);
   stats_.fork_count = policy_.num_forks();
   if (plan.rows.empty()) return;
   stats_.computed_token_count += plan.num_decode_rows + plan.num_prefill_rows;
+  stats_.prefill_token_count += plan.num_prefill_rows;
+  stats_.decode_token_count += plan.num_decode_rows;
+  stats_.fold_count += num_folds;
   ++stats_.step_count;
   if (plan.num_decode_rows > 0 && plan.num_prefill_rows > 0) ++stats_.mixed_step_count;
   if (num_lanes > 1) ++stats_.split_step_count;

@@ -64,11 +64,15 @@ struct EngineStats {
   int32_t max_step_rows = 0;
   int64_t preemption_count = 0;
   int64_t computed_token_count = 0;
+  int64_t prefill_token_count = 0;  // of these, of prompts and replays
+  int64_t decode_token_count = 0;   // the others
+  int64_t fold_count = 0;           // chunks that went into lightning states, per sequence
   int64_t fork_count = 0;
   int64_t split_step_count = 0;  // with two batches in flight
   int32_t used_sequences = 0;
   int64_t used_kv_blocks = 0;
   int32_t waiting_sequences = 0;
+  int32_t client_count = 0;
   bool draining = false;
 };
 
@@ -161,7 +165,7 @@ class Engine {
   void Finish(const SequenceKey& key, FinishedSequence finished);
 
   void Deliver();
-  void UpdateStats(const StepPlan& plan, int32_t num_lanes);
+  void UpdateStats(const StepPlan& plan, int32_t num_lanes, int64_t num_folds);
   Client* FindClient(int64_t client_id);
 
   const EngineOptions options_;

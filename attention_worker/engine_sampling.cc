@@ -30,6 +30,8 @@ TokenDraw MakeDraw(Sequence& sequence, int64_t row) {
 
 absl::Status Engine::HandleRows(std::span<const LogitPurpose> purposes, TensorView logits,
                                 std::span<const float> lse) {
+  const ScopedSpan span(options_.trace,
+                        {.name = "sampling", .track = 1, .rows = static_cast<int64_t>(lse.size())});
   std::vector<ScoreRow> known;
   std::vector<ScoreRow> next;
   for (size_t row = 0; row < purposes.size(); ++row) {

@@ -11,11 +11,14 @@
 #include "attention_worker/attention_service.h"
 #include "attention_worker/engine.h"
 #include "attention_worker/options.h"
+#include "attention_worker/step_metrics.h"
+#include "attention_worker/worker_metrics.h"
 #include "common/base/log.h"
 #include "common/base/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/base/trace.h"
 #include "common/exchange/inproc_exchange.h"
+#include "common/metrics/server_metrics.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/identity_proto.h"
 #include "common/rpc/process.h"
@@ -33,6 +36,9 @@ ABSL_FLAG(
     bool, pin, false,
     "Keep compute thread i on the ith core that this process may use; for machines that it has to "
     "itself");
+ABSL_FLAG(int32_t, metrics_port, 0, "Port of HTTP /metrics, /healthz and /readyz; 0: none");
+ABSL_FLAG(std::string, metrics_address, "",
+          "IP address of --metrics_port; empty: that of --address, or loopback");
 ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace");
 ABSL_FLAG(std::string, model, "", "Checkpoint directory");
 ABSL_FLAG(
@@ -123,13 +129,21 @@ struct LocalExperts {
 class Worker {
  public:
   // Loads the model and starts the engine; the experts may come later.
-  static absl::StatusOr<std::unique_ptr<Worker>> Create(const AttentionWorkerOptions& options);
+  static absl::StatusOr<std::unique_ptr<Worker>> Create(const AttentionWorkerOptions& options,
+                                                        const ServerMetricsOptions& metrics);
   ~Worker() { readiness_.Set(nullptr); }
 
-  absl::Status Serve(const ServerOptions& server_options);
+  absl::Status Serve(ServerOptions server_options);
 
  private:
-  explicit Worker(const AttentionWorkerOptions& options) : options_(options) {}
+  // `trace` may be null.
+  Worker(const AttentionWorkerOptions& options, std::unique_ptr<ServerMetrics> metrics,
+         std::unique_ptr<TraceFile> trace)
+      : options_(options),
+        metrics_(std::move(metrics)),
+        trace_(std::move(trace)),
+        step_metrics_(metrics_->registry(), trace_.get()),
+        exchange_latency_(metrics_->registry()) {}
   absl::Status Load();
   absl::Status CreateExchange();
   absl::Status CreateEngine();
@@ -138,15 +152,24 @@ class Worker {
   const AttentionWorkerOptions options_;
   WorkerModel model_;
   StepLimits limits_;
+  const std::unique_ptr<ServerMetrics> metrics_;
   std::unique_ptr<TraceFile> trace_;  // before what writes to it
+  StepMetrics step_metrics_;
+  ExchangeLatency exchange_latency_;
   std::unique_ptr<LocalExperts> local_experts_;
   Readiness readiness_;
   std::unique_ptr<ExpertExchange> exchange_;
   std::unique_ptr<Engine> engine_;
 };
 
-absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const AttentionWorkerOptions& options) {
-  std::unique_ptr<Worker> worker(new Worker(options));
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const AttentionWorkerOptions& options,
+                                                       const ServerMetricsOptions& metrics) {
+  M1_ASSIGN_OR_RETURN(std::unique_ptr<ServerMetrics> server_metrics, ServerMetrics::Start(metrics));
+  std::unique_ptr<TraceFile> trace;
+  if (!options.trace_file.empty()) {
+    M1_ASSIGN_OR_RETURN(trace, TraceFile::Create(options.trace_file, "m1-attention-worker"));
+  }
+  std::unique_ptr<Worker> worker(new Worker(options, std::move(server_metrics), std::move(trace)));
   M1_RETURN_IF_ERROR(worker->Load());
   M1_RETURN_IF_ERROR(worker->CreateExchange());
   M1_RETURN_IF_ERROR(worker->CreateEngine());
@@ -166,6 +189,7 @@ absl::Status Worker::Load() {
                 << " max_context_tokens=" << limits_.max_context_tokens
                 << " max_step_tokens=" << limits_.max_step_tokens
                 << " bytes=" << model_.checkpoint->attention_weight_bytes();
+  metrics_->SetModel(IdentityLabels(model_.identity));
   M1_ASSIGN_OR_RETURN(
       const WeightMemory memory,
       ChooseWeightMemory(options_.model.weights, model_.checkpoint->attention_weight_bytes()));
@@ -185,6 +209,7 @@ absl::Status Worker::CreateExchange() {
     exchange.peer.exchange_timeout = options_.exchange_timeout;
     exchange.spin = options_.exchange_spin;
     exchange.loss_timeout = options_.expert_loss_timeout;
+    exchange.peer.observer = &exchange_latency_;
     exchange.on_change = [this] { readiness_.Notify(); };
     M1_ASSIGN_OR_RETURN(exchange_, RemoteExchange::Create(exchange));
     return absl::OkStatus();
@@ -207,9 +232,6 @@ absl::Status Worker::CreateExchange() {
 }
 
 absl::Status Worker::CreateEngine() {
-  if (!options_.trace_file.empty()) {
-    M1_ASSIGN_OR_RETURN(trace_, TraceFile::Create(options_.trace_file, "m1-attention-worker"));
-  }
   auto forward = std::make_unique<ForwardPass>(
       model_.checkpoint->config(), model_.checkpoint->attention_weights(), model_.backend.get(),
       exchange_.get(),
@@ -217,17 +239,20 @@ absl::Status Worker::CreateEngine() {
                      .max_rows = limits_.max_step_tokens,
                      .num_kv_blocks = limits_.kv_blocks,
                      .num_state_slots = limits_.max_sequences,
-                     .trace = trace_.get()});
+                     .trace = &step_metrics_});
   engine_ =
       std::make_unique<Engine>(EngineOptions{.limits = limits_,
                                              .expert_loss_timeout = options_.expert_loss_timeout,
                                              .lanes = LaneMode(options_),
-                                             .trace = trace_.get()},
+                                             .trace = &step_metrics_},
                                std::move(forward), exchange_.get());
   return absl::OkStatus();
 }
 
-absl::Status Worker::Serve(const ServerOptions& server_options) {
+absl::Status Worker::Serve(ServerOptions server_options) {
+  server_options.on_serving = [this](bool serving) { metrics_->SetReady(serving); };
+  const std::unique_ptr<ScrapedMetrics> scraped =
+      ScrapeAttentionWorker(metrics_->registry(), limits_, engine_.get(), exchange_.get());
   AttentionService service(ToProto(model_.identity), limits_, engine_.get(), exchange_.get());
   M1_ASSIGN_OR_RETURN(std::unique_ptr<ServerRunner> runner,
                       ServerRunner::Start(server_options, {&service}));
@@ -262,7 +287,11 @@ int Main() {
   }
   const AttentionWorkerOptions options = OptionsFromFlags();
   if (absl::Status status = Validate(options); !status.ok()) return ExitWith(status);
-  absl::StatusOr<std::unique_ptr<Worker>> worker = Worker::Create(options);
+  const absl::StatusOr<ServerMetricsOptions> metrics =
+      ReadMetricsFlags("attention-worker", absl::GetFlag(FLAGS_metrics_address),
+                       absl::GetFlag(FLAGS_metrics_port), absl::GetFlag(FLAGS_address));
+  if (!metrics.ok()) return ExitWith(metrics.status());
+  absl::StatusOr<std::unique_ptr<Worker>> worker = Worker::Create(options, *metrics);
   if (!worker.ok()) return ExitWith(worker.status());
   return ExitWith((*worker)->Serve(
       {.address = absl::GetFlag(FLAGS_address), .port = absl::GetFlag(FLAGS_port)}));

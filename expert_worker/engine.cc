@@ -25,7 +25,7 @@ bool Engine::TrySubmit(EngineJob&& job) {
   return true;
 }
 
-EngineStats Engine::stats() const { return {num_jobs_, num_runs_, num_rows_}; }
+EngineStats Engine::stats() const { return {num_jobs_, num_runs_, num_rows_, num_source_jobs_}; }
 
 void Engine::Stop() {
   queue_.Close();
@@ -59,6 +59,7 @@ void Engine::Take() {
   }
   if (source_ == nullptr || stopping_ || pending_.size() >= options_.max_queued_jobs) return;
   source_->TakeJobs(options_.max_queued_jobs - pending_.size(), &taken_);
+  num_source_jobs_ += static_cast<int64_t>(taken_.size());
   for (EngineJob& job : taken_) AddPending(std::move(job));
   taken_.clear();
 }
@@ -85,6 +86,7 @@ bool Engine::AllActiveArePending() {
 
 void Engine::Gather() {
   if (active_clients_.size() < 2) return;
+  const ScopedSpan span(options_.trace, {.name = "gather", .layer = pending_.front().work.layer});
   const absl::Time deadline = absl::Now() + options_.gather_time;
   while (pending_.size() < options_.max_queued_jobs && !AllActiveArePending()) {
     const uint32_t seen = doorbell_->count();

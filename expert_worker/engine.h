@@ -53,6 +53,7 @@ struct EngineStats {
   int64_t num_jobs = 0;
   int64_t num_runs = 0;
   int64_t num_rows = 0;
+  int64_t num_source_jobs = 0;  // of the jobs, from the source
 };
 
 class Engine {
@@ -97,6 +98,7 @@ class Engine {
   std::atomic<int64_t> num_jobs_ = 0;
   std::atomic<int64_t> num_runs_ = 0;
   std::atomic<int64_t> num_rows_ = 0;
+  std::atomic<int64_t> num_source_jobs_ = 0;
   std::thread thread_;  // last: starts when the rest is there
 };
 

@@ -111,6 +111,12 @@ void ExchangeService::Remove(ExchangeStream* stream) {
   if (streams_.empty()) no_streams_.SignalAll();
 }
 
+size_t ExchangeService::num_streams() const {
+  MutexLock lock(&mutex_);
+  // One waits for the next attention worker, until the end.
+  return draining_ || streams_.empty() ? streams_.size() : streams_.size() - 1;
+}
+
 void ExchangeService::Drain() {
   MutexLock lock(&mutex_);
   draining_ = true;

@@ -56,6 +56,8 @@ class ExchangeService {
   void AddQueue(grpc::ServerBuilder& builder);
   // Once the server runs.
   void Start();
+  // Of attention workers that are connected.
+  size_t num_streams() const;
   // Streams take no more frames, answer what they took, and end with UNAVAILABLE.
   void Drain();
   // After the server was shut down and the engine stopped.
@@ -75,7 +77,7 @@ class ExchangeService {
   Engine* const engine_;
   const std::unique_ptr<Describer> describer_;
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::set<std::shared_ptr<ExchangeStream>> streams_ ABSL_GUARDED_BY(mutex_);
   CondVar no_streams_;
   int64_t num_accepted_ ABSL_GUARDED_BY(mutex_) = 0;

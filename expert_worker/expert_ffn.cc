@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 
 #include "common/base/status_macros.h"
 
@@ -24,7 +25,48 @@ const std::byte* RowPointer(const ConstTensorView& view, int64_t row, int64_t ro
 }  // namespace
 
 ExpertFfn::ExpertFfn(const ExpertStore* store, KernelBackend* backend, DType activation_dtype)
-    : store_(store), backend_(backend), activation_dtype_(activation_dtype) {}
+    : store_(store),
+      backend_(backend),
+      activation_dtype_(activation_dtype),
+      rows_(static_cast<size_t>(store->shape().num_layers) * store->experts().size()),
+      nanoseconds_(store->experts().size()) {}
+
+std::vector<ExpertLoad> ExpertFfn::Loads() const {
+  std::vector<ExpertLoad> loads;
+  const std::vector<int32_t>& experts = store_->experts();
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    loads.push_back({static_cast<int32_t>(i / experts.size()), experts[i % experts.size()],
+                     rows_[i].load(std::memory_order_relaxed)});
+  }
+  return loads;
+}
+
+std::vector<std::pair<int32_t, absl::Duration>> ExpertFfn::ComputeTimes() const {
+  std::vector<std::pair<int32_t, absl::Duration>> times;
+  for (size_t i = 0; i < nanoseconds_.size(); ++i) {
+    times.emplace_back(store_->experts()[i],
+                       absl::Nanoseconds(nanoseconds_[i].load(std::memory_order_relaxed)));
+  }
+  return times;
+}
+
+void ExpertFfn::Count(int32_t layer, std::span<const Item> items, absl::Duration time) {
+  const std::vector<int32_t>& experts = store_->experts();
+  const double per_row =
+      static_cast<double>(absl::ToInt64Nanoseconds(time)) / static_cast<double>(items.size());
+  size_t hosted = 0;
+  for (size_t begin = 0; begin < items.size();) {
+    size_t end = begin;
+    while (end < items.size() && items[end].expert == items[begin].expert) ++end;
+    while (experts[hosted] != items[begin].expert) ++hosted;
+    const auto count = static_cast<int64_t>(end - begin);
+    rows_[static_cast<size_t>(layer) * experts.size() + hosted].fetch_add(
+        count, std::memory_order_relaxed);
+    nanoseconds_[hosted].fetch_add(static_cast<int64_t>(per_row * static_cast<double>(count)),
+                                   std::memory_order_relaxed);
+    begin = end;
+  }
+}
 
 absl::Status ExpertFfn::ValidateJob(const ExpertJob& job) const {
   const ExpertModelShape& shape = store_->shape();
@@ -97,7 +139,9 @@ absl::Status ExpertFfn::RunSorted(std::span<const ExpertJob> jobs, std::span<con
     }
     ++groups.back().num_rows;
   }
+  const absl::Time started = absl::Now();
   M1_RETURN_IF_ERROR(backend_->ExpertFfn(x, groups, mid_.view().Rows(0, num_pairs), y));
+  Count(jobs[static_cast<size_t>(items[0].job)].layer, items, absl::Now() - started);
   for (int64_t i = 0; i < num_pairs; ++i) {
     const Item& item = items[static_cast<size_t>(i)];
     std::memcpy(RowPointer(jobs[static_cast<size_t>(item.job)].out, item.pair, row_bytes),

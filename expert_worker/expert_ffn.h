@@ -3,10 +3,14 @@
 // the jobs' order. Rows never influence one another, so grouping changes no bit. Thread-compatible.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
+
+#include "absl/time/time.h"
 
 #include "common/exchange/exchange.h"
 #include "common/kernels/backend.h"
@@ -14,6 +18,13 @@
 #include "expert_worker/expert_store.h"
 
 namespace m1 {
+
+// Rows that an expert of a layer has computed.
+struct ExpertLoad {
+  int32_t layer = 0;
+  int32_t expert = 0;
+  int64_t num_rows = 0;
+};
 
 class ExpertFfn final : public ExpertExecutor {
  public:
@@ -23,6 +34,11 @@ class ExpertFfn final : public ExpertExecutor {
   const std::vector<int32_t>& hosted_experts() const override { return store_->experts(); }
   absl::Status Execute(std::span<const ExpertJob> jobs) override;
   absl::Status ValidateJob(const ExpertJob& job) const override;
+
+  // Since the start, for every layer and hosted expert; thread-safe.
+  std::vector<ExpertLoad> Loads() const;
+  // Time spent in each hosted expert: that of a run goes to its experts by their rows. Thread-safe.
+  std::vector<std::pair<int32_t, absl::Duration>> ComputeTimes() const;
 
  private:
   // A pair of one of the jobs.
@@ -35,10 +51,15 @@ class ExpertFfn final : public ExpertExecutor {
   // Runs items that are sorted by expert, as many as the scratch memory may hold.
   absl::Status RunSorted(std::span<const ExpertJob> jobs, std::span<const Item> items);
   void GrowScratch(int64_t num_pairs);
+  // Items are sorted by expert; all jobs are of one layer.
+  void Count(int32_t layer, std::span<const Item> items, absl::Duration time);
 
   const ExpertStore* const store_;
   KernelBackend* const backend_;
   const DType activation_dtype_;
+  // Of layer l and the hosted expert i at l * number of hosted ones + i.
+  std::vector<std::atomic<int64_t>> rows_;
+  std::vector<std::atomic<int64_t>> nanoseconds_;  // by hosted expert
   Tensor x_, mid_, y_;  // act [capacity, hidden], [capacity, intermediate], [capacity, hidden]
 };
 

@@ -11,6 +11,7 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/base/trace.h"
+#include "common/metrics/server_metrics.h"
 #include "common/model/placement.h"
 #include "common/rpc/process.h"
 #include "common/rpc/server_runner.h"
@@ -21,6 +22,7 @@
 #include "expert_worker/expert_store.h"
 #include "expert_worker/options.h"
 #include "expert_worker/shm_source.h"
+#include "expert_worker/worker_metrics.h"
 
 ABSL_FLAG(std::string, address, "127.0.0.1", "address to listen on, or unix:PATH");
 ABSL_FLAG(int32_t, port, 0, "port to listen on; 0: a free one, printed to stdout");
@@ -53,6 +55,9 @@ ABSL_FLAG(
     bool, pin, false,
     "keep compute thread i on the ith core that this process may use; for machines that it has to "
     "itself");
+ABSL_FLAG(int32_t, metrics_port, 0, "port of HTTP /metrics, /healthz and /readyz; 0: none");
+ABSL_FLAG(std::string, metrics_address, "",
+          "IP address of --metrics_port; empty: that of --address, or loopback");
 ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace");
 
 namespace m1 {
@@ -94,7 +99,7 @@ std::unique_ptr<ShmSource> OfferSharedMemory(const ExpertWorkerOptions& options,
 }
 
 absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions service_options,
-                   ExpertFfn* executor) {
+                   int64_t weight_bytes, ExpertFfn* executor, ServerMetrics* metrics) {
   const std::unique_ptr<ShmSource> source =
       OfferSharedMemory(options, service_options.limits, executor);
   if (source != nullptr) service_options.shared_memory = source->offer();
@@ -103,7 +108,8 @@ absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions se
     M1_ASSIGN_OR_RETURN(trace, TraceFile::Create(options.trace_file, "m1-expert-worker"));
   }
   EngineOptions engine_options;
-  engine_options.trace = trace.get();
+  RunMetrics run_metrics(metrics->registry(), trace.get());
+  engine_options.trace = &run_metrics;
   engine_options.max_run_rows = kMaxFrameRows;
   engine_options.spin = options.exchange_spin;
   Engine engine(executor, engine_options, source.get());
@@ -112,6 +118,13 @@ absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions se
   server.address = options.address;
   server.port = options.port;
   server.max_receive_message_bytes = service_options.max_message_bytes();
+  server.on_serving = [metrics](bool serving) { metrics->SetReady(serving); };
+  const auto num_peers = [&service, &source] {
+    const size_t over_shm = source == nullptr ? 0 : source->num_connections();
+    return static_cast<int64_t>(service.num_streams() + over_shm);
+  };
+  const std::unique_ptr<ScrapedMetrics> scraped =
+      ScrapeExpertWorker(metrics->registry(), {&engine, executor, weight_bytes, num_peers});
   M1_ASSIGN_OR_RETURN(
       const std::unique_ptr<ServerRunner> runner,
       ServerRunner::Start(server, {service.service()},
@@ -134,6 +147,11 @@ absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions se
 
 absl::Status Run(const ExpertWorkerOptions& options) {
   M1_RETURN_IF_ERROR(Validate(options));
+  M1_ASSIGN_OR_RETURN(const ServerMetricsOptions metrics_options,
+                      ReadMetricsFlags("expert-worker", absl::GetFlag(FLAGS_metrics_address),
+                                       absl::GetFlag(FLAGS_metrics_port), options.address));
+  M1_ASSIGN_OR_RETURN(const std::unique_ptr<ServerMetrics> metrics,
+                      ServerMetrics::Start(metrics_options));
   M1_ASSIGN_OR_RETURN(const WorkerModel model, OpenWorkerModel(options.model));
   const Checkpoint& checkpoint = *model.checkpoint;
   const ModelConfig& config = checkpoint.config();
@@ -159,7 +177,9 @@ absl::Status Run(const ExpertWorkerOptions& options) {
       ChooseWeightMemory(options.model.weights, checkpoint.expert_weight_bytes(experts)));
   M1_RETURN_IF_ERROR(checkpoint.PrefetchExperts(experts, LogLoading(TerminationRequested), memory));
   ExpertFfn executor(&store, model.backend.get(), model.activation_dtype);
-  return Serve(options, service_options, &executor);
+  metrics->SetModel(IdentityLabels(model.identity));
+  return Serve(options, service_options, checkpoint.expert_weight_bytes(experts), &executor,
+               metrics.get());
 }
 
 int Main() {

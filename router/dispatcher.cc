@@ -12,7 +12,8 @@ Dispatcher::Dispatcher(const SchedulerOptions& options, const Clock* clock,
       on_ready_change_(std::move(on_ready_change)),
       links_(static_cast<size_t>(options.num_workers), nullptr),
       scheduler_(options, this),
-      last_errors_(static_cast<size_t>(options.num_workers)) {}
+      last_errors_(static_cast<size_t>(options.num_workers)),
+      mismatched_(static_cast<size_t>(options.num_workers)) {}
 
 void Dispatcher::SetLink(int worker_index, WorkerLink* link) {
   const auto index = static_cast<size_t>(worker_index);
@@ -20,10 +21,12 @@ void Dispatcher::SetLink(int worker_index, WorkerLink* link) {
   if (index >= links_.size()) {
     links_.resize(index + 1, nullptr);
     last_errors_.resize(index + 1);
+    mismatched_.resize(index + 1);
   }
   links_[index] = link;
   if (link == nullptr) return;
   last_errors_[index] = "not connected yet";
+  mismatched_[index] = false;
   scheduler_.AddWorker(worker_index);
 }
 
@@ -59,6 +62,7 @@ absl::Status Dispatcher::OnWelcome(int worker_index, const WorkerWelcome& welcom
   MutexLock lock(&mutex_);
   const absl::Status status = scheduler_.OnWelcome(worker_index, welcome, clock_->Now());
   last_errors_[static_cast<size_t>(worker_index)] = std::string(status.message());
+  mismatched_[static_cast<size_t>(worker_index)] = absl::IsFailedPrecondition(status);
   TellReadiness();
   return status;
 }
@@ -71,6 +75,7 @@ void Dispatcher::OnStep(int worker_index, WorkerEvents events) {
 
 void Dispatcher::OnLost(int worker_index, const absl::Status& status) {
   MutexLock lock(&mutex_);
+  if (scheduler_.worker(worker_index).is_ready()) ++num_disconnects_;
   scheduler_.OnLost(worker_index, clock_->Now());
   last_errors_[static_cast<size_t>(worker_index)] = std::string(status.message());
   TellReadiness();
@@ -99,6 +104,9 @@ RouterSnapshot Dispatcher::Snapshot() const {
   snapshot.num_running = scheduler_.num_running();
   snapshot.num_in_flight = scheduler_.num_in_flight();
   snapshot.queue_capacity = scheduler_.queue_capacity();
+  snapshot.num_preempted = scheduler_.num_preempted();
+  snapshot.num_lost = scheduler_.num_lost();
+  snapshot.num_disconnects = num_disconnects_;
   snapshot.is_draining = is_draining_;
   snapshot.identity = scheduler_.fleet_identity();
   snapshot.max_sequence_tokens = scheduler_.max_sequence_tokens();
@@ -110,6 +118,7 @@ RouterSnapshot Dispatcher::Snapshot() const {
     to.num_sequences = static_cast<int32_t>(worker.running.size());
     to.outstanding_tokens = worker.outstanding_tokens;
     to.last_error = last_errors_[static_cast<size_t>(i)];
+    to.is_mismatched = mismatched_[static_cast<size_t>(i)];
   }
   return snapshot;
 }

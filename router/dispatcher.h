@@ -27,7 +27,8 @@ struct WorkerSnapshot {
   std::optional<WorkerLimits> limits;  // absent until first reached
   int32_t num_sequences = 0;
   int64_t outstanding_tokens = 0;
-  std::string last_error;  // why it was lost; empty while connected
+  std::string last_error;      // why it was lost; empty while connected
+  bool is_mismatched = false;  // its identity is not the fleet's
 };
 
 struct RouterSnapshot {
@@ -35,6 +36,9 @@ struct RouterSnapshot {
   size_t num_running = 0;
   size_t num_in_flight = 0;
   size_t queue_capacity = 0;
+  int64_t num_preempted = 0;  // since the start, with those lost with their workers
+  int64_t num_lost = 0;
+  int64_t num_disconnects = 0;
   bool is_draining = false;
   std::vector<WorkerSnapshot> workers;
   std::optional<FleetIdentity> identity;       // of the fleet; absent while nobody is connected
@@ -88,6 +92,8 @@ class Dispatcher final : public WorkerListener, private CommandSink {
   std::vector<WorkerLink*> links_ ABSL_GUARDED_BY(mutex_);
   Scheduler scheduler_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> last_errors_ ABSL_GUARDED_BY(mutex_);
+  std::vector<bool> mismatched_ ABSL_GUARDED_BY(mutex_);
+  int64_t num_disconnects_ ABSL_GUARDED_BY(mutex_) = 0;
   bool is_draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool was_ready_ ABSL_GUARDED_BY(mutex_) = false;
 };

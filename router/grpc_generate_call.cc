@@ -55,15 +55,19 @@ class SampleSink final : public SequenceSink {
 
 GenerateCall::GenerateCall(const GenerateCallContext& context,
                            grpc::CallbackServerContext* server_context)
-    : context_(context), server_context_(server_context), arrival_time_(context.clock->Now()) {}
+    : context_(context),
+      server_context_(server_context),
+      arrival_time_(context.clock->Now()),
+      client_(ClientOf(*server_context)) {}
 
 void GenerateCall::Refuse(const absl::Status& status) {
+  CountRefusal(status);
   MutexLock lock(&mutex_);
   EndNow(status);
 }
 
 void GenerateCall::Begin(GenerationRequest request) {
-  request.client = ClientOf(*server_context_);
+  request.client = client_;
   request.deadline = absl::FromChrono(server_context_->deadline());
   request_ = std::make_shared<const GenerationRequest>(std::move(request));
   {
@@ -108,6 +112,7 @@ absl::StatusOr<int64_t> GenerateCall::Register() {
     sinks.push_back(std::make_shared<SampleSink>(shared_from_this(), i));
   }
   absl::StatusOr<int64_t> id = context_.dispatcher->Submit(request_, sinks);
+  if (!id.ok()) CountRefusal(id.status());
   if (absl::IsResourceExhausted(id.status())) {
     return WithRetryDelay(id.status(), context_.dispatcher->AdviseRetry());
   }
@@ -150,6 +155,7 @@ void GenerateCall::OnCancel() {
   {
     MutexLock lock(&mutex_);
     is_cancelled_ = true;
+    if (context_.metrics != nullptr && !called_finish_) context_.metrics->OnCancelled();
     EndNow(absl::CancelledError("cancelled by the client, or its deadline has passed"));
   }
   FreeSequences();
@@ -177,6 +183,7 @@ SinkState GenerateCall::OnStarting(int sample) {
 void GenerateCall::OnStarted(int sample, absl::Time now) {
   MutexLock lock(&mutex_);
   AnswerOf(sample).Start(now);
+  if (context_.metrics != nullptr) context_.metrics->OnStarted(now - arrival_time_);
 }
 
 SinkState GenerateCall::OnPromptTokens(int sample, int32_t first_index,
@@ -194,6 +201,9 @@ SinkState GenerateCall::OnTokens(int sample, std::vector<AnswerToken> tokens, ab
   MutexLock lock(&mutex_);
   if (end_) return SinkState::kIsComplete;
   SampleAnswer& answer = AnswerOf(sample);
+  if (context_.metrics != nullptr && !tokens.empty()) {
+    CountTokens(answer.last_token_time(), static_cast<int64_t>(tokens.size()), now);
+  }
   EnqueueDeltas(sample, answer.Push(std::move(tokens), now));
   Proceed();
   return answer.is_complete() ? SinkState::kIsComplete : BufferState(sample);
@@ -206,6 +216,8 @@ void GenerateCall::OnFinished(int sample, AnswerEnd end, int32_t stop_token_id, 
   EnqueueDeltas(sample, answer.End());
   v1::GenerateResponse response = MakeResponse(sample);
   *response.mutable_finish() = answer.MakeFinish(end, stop_token_id, now);
+  last_reason_ = response.finish().reason();
+  if (context_.metrics != nullptr) context_.metrics->OnFinish(response.finish());
   Enqueue(response);
   if (is_parked_[static_cast<size_t>(sample)]) {
     is_parked_[static_cast<size_t>(sample)] = false;
@@ -322,10 +334,27 @@ void GenerateCall::Proceed() {
 void GenerateCall::EndNow(const absl::Status& status) {
   if (called_finish_) return;
   called_finish_ = true;
+  if (context_.metrics != nullptr) {
+    context_.metrics->OnCallEnd(client_, status, last_reason_,
+                                context_.clock->Now() - arrival_time_);
+  }
   waiting_.clear();
   waiting_bytes_ = 0;
   ReleaseId();
   Finish(ToGrpcStatus(status));
+}
+
+void GenerateCall::CountRefusal(const absl::Status& status) {
+  if (context_.metrics == nullptr) return;
+  context_.metrics->OnRefused(absl::IsResourceExhausted(status) ? "queue_full"
+                              : absl::IsUnavailable(status)     ? "unavailable"
+                                                                : "invalid");
+}
+
+void GenerateCall::CountTokens(std::optional<absl::Time> last, int64_t count, absl::Time now) {
+  if (last) return context_.metrics->OnMoreTokens(now - *last, count);
+  context_.metrics->OnFirstToken(now - arrival_time_);
+  if (count > 1) context_.metrics->OnMoreTokens(absl::ZeroDuration(), count - 1);
 }
 
 void GenerateCall::ReleaseId() {

@@ -25,6 +25,7 @@
 #include "m1/v1/inference.pb.h"
 #include "router/call_registry.h"
 #include "router/dispatcher.h"
+#include "router/grpc_metrics.h"
 #include "router/grpc_sample_answer.h"
 #include "router/sequence.h"
 
@@ -48,6 +49,7 @@ struct GenerateCallContext {
   const TokenPieces* pieces = nullptr;
   const Clock* clock = nullptr;
   absl::Duration slow_reader_timeout = absl::Seconds(30);
+  RouterMetrics* metrics = nullptr;  // null: nothing is counted
 };
 
 // Owned by itself until gRPC is done with it, by the registry, and by the scheduler's sequences.
@@ -104,12 +106,17 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   SinkState BufferState(int sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The sequences to resume, now that more was read.
   std::vector<int64_t> TakeParked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Nothing is computed for the call.
+  void CountRefusal(const absl::Status& status);
+  // Tokens of a sample whose last one came at `last`. With metrics.
+  void CountTokens(std::optional<absl::Time> last, int64_t count, absl::Time now);
   void FreeSequences();
   void AbortSequences(int64_t first_id);
 
   const GenerateCallContext context_;
   grpc::CallbackServerContext* const server_context_;  // valid until OnDone
   const absl::Time arrival_time_;
+  const std::string client_;            // who calls
   std::shared_ptr<GenerateCall> self_;  // until OnDone
 
   // Constant after Begin. Owned by the sequences and the samples, too.
@@ -118,6 +125,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   Mutex mutex_;
   std::deque<SampleAnswer> samples_ ABSL_GUARDED_BY(mutex_);
   int num_unfinished_ ABSL_GUARDED_BY(mutex_) = 0;  // samples
+  v1::FinishReason last_reason_ ABSL_GUARDED_BY(mutex_) = v1::FINISH_REASON_UNSPECIFIED;
   // Once accepted. The ids of the samples' sequences are consecutive.
   std::optional<int64_t> first_id_ ABSL_GUARDED_BY(mutex_);
   bool is_registered_ ABSL_GUARDED_BY(mutex_) = false;

@@ -19,8 +19,12 @@ constexpr absl::Duration kTickPeriod = absl::Milliseconds(100);
 
 }  // namespace
 
-Router::Router(const RouterOptions& options, std::unique_ptr<Vocabulary> vocabulary)
-    : options_(options), vocabulary_(std::move(vocabulary)), pool_(kPoolThreads, kPoolQueueSize) {
+Router::Router(const RouterOptions& options, std::unique_ptr<Vocabulary> vocabulary,
+               std::function<void(bool)> on_serving)
+    : options_(options),
+      vocabulary_(std::move(vocabulary)),
+      on_serving_(std::move(on_serving)),
+      pool_(kPoolThreads, kPoolQueueSize) {
   const SchedulerOptions scheduler_options{.pieces = vocabulary_.get(),
                                            .queue_size = options.queue_size,
                                            .priority_ageing = options.priority_ageing,
@@ -57,7 +61,8 @@ Router::~Router() {
 absl::Status Router::Serve(const std::vector<grpc::Service*>& services) {
   const ServerOptions server_options{.address = options_.address,
                                      .port = options_.port,
-                                     .max_receive_message_bytes = options_.max_message_bytes};
+                                     .max_receive_message_bytes = options_.max_message_bytes,
+                                     .on_serving = on_serving_};
   M1_ASSIGN_OR_RETURN(server_, ServerRunner::Start(server_options, services));
   {
     MutexLock lock(&server_mutex_);

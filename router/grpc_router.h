@@ -5,6 +5,7 @@
 // the services.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -25,7 +26,9 @@ namespace m1 {
 // Thread-safe, except destruction.
 class Router {
  public:
-  Router(const RouterOptions& options, std::unique_ptr<Vocabulary> vocabulary);
+  // `on_serving`, if any, hears of readiness as health checks do, until Serve's server is gone.
+  Router(const RouterOptions& options, std::unique_ptr<Vocabulary> vocabulary,
+         std::function<void(bool)> on_serving = nullptr);
   // Ends at once what Stop did not end.
   ~Router();
 
@@ -49,6 +52,7 @@ class Router {
 
   const RouterOptions options_;
   const std::unique_ptr<Vocabulary> vocabulary_;
+  const std::function<void(bool)> on_serving_;
   RealClock clock_;
   CallRegistry registry_;
   WorkPool pool_;

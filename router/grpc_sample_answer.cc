@@ -46,6 +46,7 @@ SampleAnswer::SampleAnswer(std::shared_ptr<const GenerationRequest> request, int
 
 std::vector<AnswerDelta> SampleAnswer::Push(std::vector<AnswerToken> tokens, absl::Time now) {
   if (!first_token_) first_token_ = now;
+  last_token_ = now;
   return builder_.Push(std::move(tokens));
 }
 

@@ -29,6 +29,8 @@ class SampleAnswer {
   v1::Finish MakeFinish(AnswerEnd end, int32_t stop_token_id, absl::Time now) const;
 
   uint64_t seed() const { return seed_; }
+  // Absent until the first token.
+  std::optional<absl::Time> last_token_time() const { return last_token_; }
   bool is_complete() const { return builder_.matched_stop_string().has_value(); }
 
  private:
@@ -38,6 +40,7 @@ class SampleAnswer {
   AnswerBuilder builder_;
   std::optional<absl::Time> started_;
   std::optional<absl::Time> first_token_;
+  std::optional<absl::Time> last_token_;
 };
 
 }  // namespace m1

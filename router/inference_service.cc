@@ -70,7 +70,8 @@ InferenceService::InferenceService(InferenceServiceOptions options, Router* rout
                     .registry = router->registry(),
                     .pieces = router->vocabulary(),
                     .clock = router->clock(),
-                    .slow_reader_timeout = options_.slow_reader_timeout} {}
+                    .slow_reader_timeout = options_.slow_reader_timeout,
+                    .metrics = options_.metrics} {}
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::Generate(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {

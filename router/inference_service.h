@@ -25,6 +25,7 @@ struct InferenceServiceOptions {
   absl::Duration slow_reader_timeout = absl::Seconds(30);
   // Of Tokenize and Detokenize, whose answers may be far larger than what they are asked.
   int64_t max_answer_bytes = 64 << 20;
+  RouterMetrics* metrics = nullptr;  // null: nothing is counted
 };
 
 using RawInferenceService = v1::Inference::WithRawCallbackMethod_Generate<

@@ -13,9 +13,11 @@
 
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/metrics/server_metrics.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/process.h"
 #include "router/control_service.h"
+#include "router/grpc_fleet_metrics.h"
 #include "router/grpc_router.h"
 #include "router/inference_service.h"
 #include "router/options.h"
@@ -44,6 +46,9 @@ ABSL_FLAG(int, repetition_run_tokens, 3000,
           "So many tokens in a row, each likelier than --repetition_probability, end an answer; 0: "
           "off.");
 ABSL_FLAG(double, repetition_probability, 0.99, "See --repetition_run_tokens.");
+ABSL_FLAG(int32_t, metrics_port, 0, "Port of HTTP /metrics, /healthz and /readyz; 0: none.");
+ABSL_FLAG(std::string, metrics_address, "",
+          "IP address of --metrics_port; empty: that of --address, or loopback.");
 ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace.");
 
 namespace m1 {
@@ -77,6 +82,13 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   return options;
 }
 
+absl::StatusOr<std::unique_ptr<ServerMetrics>> StartMetrics(const RouterOptions& options) {
+  M1_ASSIGN_OR_RETURN(const ServerMetricsOptions metrics,
+                      ReadMetricsFlags("router", absl::GetFlag(FLAGS_metrics_address),
+                                       absl::GetFlag(FLAGS_metrics_port), options.address));
+  return ServerMetrics::Start(metrics);
+}
+
 // Whatever is wrong with the files of the model is DataLoss: exit code 3.
 absl::Status AsModelError(const absl::Status& status) {
   return absl::DataLossError(absl::StrCat("--model: ", status.message()));
@@ -95,16 +107,23 @@ int Run() {
                 << " repetition_run_tokens=" << options->repetition_run_tokens
                 << " repetition_probability=" << options->repetition_probability
                 << " slow_reader_timeout=" << absl::FormatDuration(options->slow_reader_timeout);
+  const absl::StatusOr<std::unique_ptr<ServerMetrics>> metrics = StartMetrics(*options);
+  if (!metrics.ok()) return ExitWith(metrics.status());
   absl::StatusOr<std::unique_ptr<Vocabulary>> vocabulary =
       Vocabulary::Load(options->model_directory);
   if (!vocabulary.ok()) return ExitWith(AsModelError(vocabulary.status()));
+  RouterMetrics router_metrics((*metrics)->registry());
   std::optional<InferenceService> inference;
   std::optional<ControlService> control;
-  Router router(*options, *std::move(vocabulary));
+  Router router(*options, *std::move(vocabulary),
+                [&metrics](bool serving) { (*metrics)->SetReady(serving); });
+  const std::unique_ptr<ScrapedMetrics> scraped =
+      ScrapeRouter((*metrics)->registry(), router.dispatcher(), router.fleet());
   inference.emplace(InferenceServiceOptions{.model_name = LastPart(options->model_directory),
                                             .server_version = kServerVersion,
                                             .slow_reader_timeout = options->slow_reader_timeout,
-                                            .max_answer_bytes = options->max_message_bytes},
+                                            .max_answer_bytes = options->max_message_bytes,
+                                            .metrics = &router_metrics},
                     &router);
   control.emplace(&router);
   const absl::Status served = router.Serve({&*inference, &*control});

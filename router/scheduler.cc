@@ -148,6 +148,7 @@ void Scheduler::OnStep(int worker_index, WorkerEvents events, absl::Time now) {
     RoutedSequence* sequence = FindRunning(worker_index, id);
     if (sequence == nullptr) continue;
     Detach(sequence);
+    ++num_preempted_;
     Requeue(sequence, now);
   }
   for (const int64_t group_id : events.lost_prompt_groups) {
@@ -292,6 +293,7 @@ int32_t Scheduler::BoundAtArrival(const GenerationRequest& request) const {
 
 void Scheduler::RequeueAfterLoss(RoutedSequence* sequence, absl::Time now) {
   Detach(sequence);
+  ++num_lost_;
   if (++sequence->losses_in_a_row < kMaxLossesInARow) return Requeue(sequence, now);
   Fail(sequence, absl::UnavailableError(absl::StrCat("lost ", kMaxLossesInARow,
                                                      " workers in a row without progress")));

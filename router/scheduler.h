@@ -96,6 +96,9 @@ class Scheduler {
   size_t num_queued() const { return queue_.size(); }
   size_t num_in_flight() const { return sequences_.size(); }
   size_t num_running() const;
+  // Samples that were put back to be computed again: preempted, or lost with their worker.
+  int64_t num_preempted() const { return num_preempted_; }
+  int64_t num_lost() const { return num_lost_; }
   size_t queue_capacity() const { return queue_.capacity(); }
   const WorkerState& worker(int index) const { return workers_[static_cast<size_t>(index)]; }
   int num_workers() const { return static_cast<int>(workers_.size()); }
@@ -171,6 +174,8 @@ class Scheduler {
   SessionAffinity sessions_;
   absl::flat_hash_map<int64_t, std::unique_ptr<RoutedSequence>> sequences_;
   int64_t next_arrival_order_ = 1;
+  int64_t num_preempted_ = 0;
+  int64_t num_lost_ = 0;
 };
 
 }  // namespace m1

@@ -5,6 +5,8 @@ find_package(nlohmann_json REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 find_package(OpenSSL REQUIRED)
+find_package(prometheus-cpp CONFIG REQUIRED)
+find_package(civetweb CONFIG REQUIRED)  # what prometheus-cpp serves with
 if(M1_ENABLE_RPC)
   find_package(Protobuf REQUIRED)
   find_package(gRPC CONFIG REQUIRED)

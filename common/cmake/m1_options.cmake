@@ -9,6 +9,10 @@ option(M1_ENABLE_PCH "Use precompiled headers for targets that include gRPC or g
 option(M1_ENABLE_FUZZ "Build the fuzz targets with libFuzzer (clang only)" OFF)
 set(M1_SANITIZER "" CACHE STRING "Sanitizers for every target, for example address,undefined")
 
+# Shown by m1_build_info; empty outside of a checkout.
+execute_process(COMMAND git -C ${PROJECT_SOURCE_DIR} rev-parse --short HEAD OUTPUT_VARIABLE M1_COMMIT
+  OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)

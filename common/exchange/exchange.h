@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 
 #include "common/tensor/tensor_view.h"
 
@@ -34,6 +35,17 @@ struct ExpertPeer {
   bool connected = false;
   std::vector<int32_t> experts;  // sorted; empty until it was first reached
   std::string last_error;        // why it is not connected, or what did not fit
+  bool mismatched = false;       // it is not: its identity differs
+  int64_t sent_bytes = 0;        // of dispatches, since the start
+  int64_t received_bytes = 0;    // of answers
+};
+
+// Told of each peer's answer; must not wait.
+class ExchangeObserver {
+ public:
+  virtual ~ExchangeObserver() = default;
+  // `latency`: from the dispatch to its answer. `address`: of the peer.
+  virtual void OnAnswer(const std::string& address, absl::Duration latency) = 0;
 };
 
 // Attention side. One thread calls Dispatch and Combine, for each lane in turn; the rest is

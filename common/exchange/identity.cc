@@ -8,6 +8,13 @@
 
 namespace m1 {
 
+std::map<std::string, std::string> IdentityLabels(const WorkerIdentity& identity) {
+  return {{"fingerprint", identity.fingerprint},
+          {"weight_format", identity.weight_format},
+          {"activation_dtype", identity.activation_dtype},
+          {"numerics_revision", absl::StrCat(identity.numerics_revision)}};
+}
+
 std::string IdentityDifference(const WorkerIdentity& ours, const WorkerIdentity& theirs) {
   std::vector<std::string> differences;
   const auto compare_text = [&](absl::string_view field, const std::string& a,

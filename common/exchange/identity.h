@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 namespace m1 {
@@ -19,6 +20,9 @@ struct WorkerIdentity {
 
   friend bool operator==(const WorkerIdentity&, const WorkerIdentity&) = default;
 };
+
+// What identifies the numbers, by the names of the fields: labels of a metric.
+std::map<std::string, std::string> IdentityLabels(const WorkerIdentity& identity);
 
 // Names every field that differs, with both values; empty when they are equal:
 // `activation_dtype: ours "bf16", theirs "fp32"`.

@@ -29,8 +29,13 @@ ExchangePeer::~ExchangePeer() {
 
 ExpertPeer ExchangePeer::Snapshot() const {
   const bool fell_back = connected_ && !over_shm();
-  return {std::string(fell_back ? WithoutShm(address_) : address_), connected_, experts_,
-          connected_ ? "" : last_error_};
+  return {std::string(fell_back ? WithoutShm(address_) : address_),
+          connected_,
+          experts_,
+          connected_ ? "" : last_error_,
+          mismatched_,
+          sent_bytes_,
+          received_bytes_};
 }
 
 absl::Time ExchangePeer::next_poll() const {
@@ -65,7 +70,8 @@ int32_t ExchangePeer::max_rows(const DispatchBatch& batch) const {
 void ExchangePeer::Send(const FrameHeader& header, const DispatchSlice& slice, absl::Time now) {
   M1_CHECK(connected_);
   if (unanswered_.empty()) waiting_since_ = now;
-  unanswered_.insert(header.id);
+  unanswered_.emplace(header.id, now);
+  sent_bytes_ += header.frame_bytes();
   call_->Send(header, slice);
 }
 
@@ -82,8 +88,14 @@ void ExchangePeer::Described(std::vector<int32_t> experts, int32_t max_rows) {
   max_rows_ = max_rows;
 }
 
+void ExchangePeer::Refuse(const std::string& difference) {
+  mismatched_ = true;
+  Lose(difference);
+}
+
 void ExchangePeer::Opened() {
   connected_ = true;
+  mismatched_ = false;
   M1_LOG(kInfo) << "expert worker connected address=" << Snapshot().address
                 << " experts=" << experts_.size();
   last_error_.clear();
@@ -93,11 +105,18 @@ void ExchangePeer::Opened() {
 void ExchangePeer::Received(ByteChunks* frame) {
   backoff_ = options_->min_backoff;
   waiting_since_ = absl::Now();
+  received_bytes_ += frame->remaining();
   const absl::StatusOr<uint64_t> id = listener_->OnPeerFrame(id_, frame);
   if (!id.ok()) return Lose(std::string(id.status().message()));
   // An answer to nothing must not pass for one that is owed: that one would be awaited for ever.
-  if (unanswered_.erase(*id) == 0)
-    Lose(absl::StrCat("answer to frame ", *id, ", which is not open"));
+  const auto sent = unanswered_.find(*id);
+  if (sent == unanswered_.end()) {
+    return Lose(absl::StrCat("answer to frame ", *id, ", which is not open"));
+  }
+  if (options_->observer != nullptr) {
+    options_->observer->OnAnswer(address_, waiting_since_ - sent->second);
+  }
+  unanswered_.erase(sent);
 }
 
 void ExchangePeer::FellBack(const absl::Status& why) {

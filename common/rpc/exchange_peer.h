@@ -7,9 +7,9 @@
 #include <grpcpp/completion_queue.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <random>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -45,6 +45,7 @@ struct ExchangePeerOptions {
   absl::Duration max_backoff = absl::Seconds(1);
   // Of the memory shared with one peer.
   SlotLayout slots;
+  ExchangeObserver* observer = nullptr;  // outlives the peer
 };
 
 // What the peer tells its owner.
@@ -103,6 +104,8 @@ class ExchangePeer {
   void Connect(absl::Time now);
   // From the call.
   void Described(std::vector<int32_t> experts, int32_t max_rows);
+  // It is not what we need.
+  void Refuse(const std::string& difference);
   void Opened();
   void Received(ByteChunks* frame);
   void FellBack(const absl::Status& why);
@@ -123,7 +126,11 @@ class ExchangePeer {
   std::string last_fallback_;  // why shared memory was not to be had
   absl::Time retry_at_ = absl::InfinitePast();
   absl::Duration backoff_;
-  std::set<uint64_t> unanswered_;  // ids of frames; an answer to any other id breaks the protocol
+  // Ids of frames and when they were sent; an answer to any other id breaks the protocol.
+  std::map<uint64_t, absl::Time> unanswered_;
+  bool mismatched_ = false;
+  int64_t sent_bytes_ = 0;
+  int64_t received_bytes_ = 0;
   absl::Time waiting_since_;  // of the last answer, or the first dispatch after all were answered
 };
 

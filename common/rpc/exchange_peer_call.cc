@@ -119,7 +119,7 @@ void ExchangePeer::Call::OnEvent(Step step, bool ok) {
 void ExchangePeer::Call::OnDescribed() {
   if (!status_.ok()) return owner_->Lose(status_.error_message());
   const std::string problem = CheckDescription();
-  if (!problem.empty()) return owner_->Lose(problem);
+  if (!problem.empty()) return owner_->Refuse(problem);
   owner_->Described({description_.experts().begin(), description_.experts().end()},
                     description_.max_rows());
   if (HasShmPrefix(owner_->address_)) {

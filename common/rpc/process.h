@@ -22,9 +22,6 @@ absl::Status InitProcess(absl::string_view log_level);
 // page by page and unmapped.
 void AvoidSlowDefaults();
 
-// Time since this process was started, to 10 ms; 0 where the system does not say.
-absl::Duration ProcessAge();
-
 // Waits for SIGTERM or SIGINT and returns which. From then on a second one ends the process at
 // once, with exit code 1.
 int WaitForTerminationSignal();

@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 
 #include "common/base/log.h"
+#include "common/base/process_age.h"
 #include "common/rpc/process.h"
 
 namespace m1 {
@@ -79,6 +80,7 @@ absl::StatusOr<std::unique_ptr<ServerRunner>> ServerRunner::Start(
         absl::StrCat("cannot listen on ", wanted,
                      " (--address, --port): in use, not allowed, or not an address of this host"));
   }
+  runner->on_serving_ = options.on_serving;
   runner->SetServing(false);
   if (!IsLoopback(options.address)) {
     M1_LOG(kWarning)
@@ -95,6 +97,7 @@ ServerRunner::~ServerRunner() { Shutdown(absl::ZeroDuration()); }
 
 void ServerRunner::SetServing(bool serving) {
   server_->GetHealthCheckService()->SetServingStatus("", serving);
+  if (on_serving_) on_serving_(serving);
   if (serving && !was_serving_.exchange(true)) {
     M1_LOG(kInfo) << "event=serving address=" << target_
                   << absl::StrFormat(" seconds=%.2f", absl::ToDoubleSeconds(ProcessAge()));

@@ -33,6 +33,8 @@ struct ServerOptions {
   int max_receive_message_bytes = 64 << 20;
   // Print `listening HOST:PORT` to stdout once the server accepts connections.
   bool announce = true;
+  // Told of each SetServing.
+  std::function<void(bool)> on_serving = nullptr;
 };
 
 class ServerRunner {
@@ -66,6 +68,7 @@ class ServerRunner {
   int port_ = 0;
   std::string target_;
   std::atomic<bool> was_serving_{false};
+  std::function<void(bool)> on_serving_;
   std::unique_ptr<grpc::Server> server_;
 };
 

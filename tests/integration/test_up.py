@@ -105,7 +105,7 @@ def test_inproc_has_no_expert_process(stubs):
     assert code == 0, log
 
 
-SET_BY_UP = {"port", "model", "experts", "shard", "expert_workers", "attention_workers"}
+SET_BY_UP = {"port", "metrics_port", "model", "experts", "shard", "expert_workers", "attention_workers"}
 
 
 def test_every_flag_of_a_server_is_passed_on():

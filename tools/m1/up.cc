@@ -1,4 +1,5 @@
-// m1 up: starts the processes, says when the cluster answers, keeps it running until SIGINT or SIGTERM.
+// m1 up: starts the processes, says when the cluster answers, keeps it running until SIGINT or
+// SIGTERM.
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
@@ -16,6 +17,7 @@
 
 #include "common/base/affinity.h"
 #include "common/base/log.h"
+#include "common/base/process_age.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/process.h"
 #include "tools/m1/commands.h"
@@ -129,21 +131,30 @@ absl::Status Up(const std::vector<std::string>& args) {
   UpOptions options;
   std::optional<std::string> log_level;
   std::optional<bool> pin;
-  FlagSet flags("up",
-                "starts a router, attention workers and expert workers on this machine, prints "
-                "\"ready HOST:PORT\" when\nthe cluster answers, and ends it on Ctrl-C. A process that "
-                "dies is started again. Flags of the servers\n(--threads, --max_sequences, "
-                "--queue_size, ...) are passed on to those that know them.");
+  FlagSet flags(
+      "up",
+      "starts a router, attention workers and expert workers on this machine, prints "
+      "\"ready HOST:PORT\" when\nthe cluster answers, and ends it on Ctrl-C. A process that "
+      "dies is started again. Flags of the servers\n(--threads, --max_sequences, "
+      "--queue_size, ...) are passed on to those that know them.");
   flags.String("model", &options.model, "checkpoint directory (models/tiny)");
-  flags.Int("expert_workers", &options.expert_workers, "expert workers; worker I takes shard I/N (2)");
+  flags.Int("expert_workers", &options.expert_workers,
+            "expert workers; worker I takes shard I/N (2)");
   flags.Int("attention_workers", &options.attention_workers, "attention workers (1)");
   flags.Int("port", &options.port, "port of the router, 0 picks a free one (50051)");
-  flags.String("transport", &options.transport,
-               "experts in their own processes, reached by shm (shared memory) or grpc; inproc: inside the "
-               "attention worker (shm)");
-  flags.Bool("pin", &pin, "compute thread i of each worker stays on core i (on, unless --threads is given or not all "
-             "cores of the machine may be used)");
-  flags.String("log_level", &log_level, "of m1 and the servers: error, warning, info, debug (m1: info, servers: warning)");
+  flags.Int(
+      "metrics_port", &options.metrics_port,
+      "port of the router's /metrics; those of attention and expert workers follow; 0: none (0)");
+  flags.String(
+      "transport", &options.transport,
+      "experts in their own processes, reached by shm (shared memory) or grpc; inproc: inside the "
+      "attention worker (shm)");
+  flags.Bool(
+      "pin", &pin,
+      "compute thread i of each worker stays on core i (on, unless --threads is given or not all "
+      "cores of the machine may be used)");
+  flags.String("log_level", &log_level,
+               "of m1 and the servers: error, warning, info, debug (m1: info, servers: warning)");
   flags.OnUnknown([&options](absl::string_view name, absl::string_view value) {
     options.passed_on.emplace_back(name, value);
     return absl::OkStatus();
@@ -161,8 +172,8 @@ absl::Status Up(const std::vector<std::string>& args) {
   options.passed_on.emplace_back("log_level", log_level.value_or("warning"));
   M1_RETURN_IF_ERROR(options.Validate());
   M1_ASSIGN_OR_RETURN(const std::vector<int> cores, AllowedCores());
-  options.pin = pin.value_or(options.PinsByDefault(static_cast<int>(cores.size()),
-                                                   static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN))));
+  options.pin = pin.value_or(options.PinsByDefault(
+      static_cast<int>(cores.size()), static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN))));
   std::error_code error;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
   if (error) return absl::InternalError(absl::StrCat("/proc/self/exe: ", error.message()));

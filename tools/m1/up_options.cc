@@ -20,6 +20,7 @@ struct ServerFlag {
 constexpr ServerFlag kServerFlags[] = {
     {"address", kRouterBit},  // workers stay on loopback
     {"log_level", kExpert | kAttention | kRouterBit},
+    {"metrics_address", kExpert | kAttention | kRouterBit},
     {"activation_dtype", kExpert | kAttention},
     {"threads", kExpert | kAttention},
     {"cpu_target", kExpert | kAttention},
@@ -65,6 +66,18 @@ std::string ExpertWorkers(const UpOptions& options, const ProcessArgsInput& inpu
                        [&prefix](std::string* out, const std::string& address) {
                          absl::StrAppend(out, prefix, address);
                        });
+}
+
+int MetricsPort(const UpOptions& options, const ProcessArgsInput& input) {
+  switch (input.kind) {
+    case ProcessKind::kRouter:
+      return options.metrics_port;
+    case ProcessKind::kAttentionWorker:
+      return options.metrics_port + 1 + input.index;
+    case ProcessKind::kExpertWorker:
+      return options.metrics_port + 1 + options.attention_workers + input.index;
+  }
+  return 0;
 }
 
 unsigned KindsOf(absl::string_view name) {
@@ -122,6 +135,10 @@ absl::Status UpOptions::Validate() const {
     return bad("attention_workers", attention_workers, "1..64");
   }
   if (port < 0 || port > 65535) return bad("port", port, "0..65535");
+  const int most = 65535 - attention_workers - expert_workers;
+  if (metrics_port < 0 || metrics_port > most) {
+    return bad("metrics_port", metrics_port, absl::StrCat("0..", most, ": each process takes one"));
+  }
   return absl::OkStatus();
 }
 
@@ -146,6 +163,9 @@ std::vector<std::string> ProcessArgs(const UpOptions& options, const ProcessArgs
       args.push_back(
           absl::StrCat("--attention_workers=", absl::StrJoin(input.attention_addresses, ",")));
       break;
+  }
+  if (options.metrics_port != 0) {
+    args.push_back(absl::StrCat("--metrics_port=", MetricsPort(options, input)));
   }
   if (options.pin && input.kind != ProcessKind::kRouter) args.push_back("--pin");
   for (const auto& [name, value] : options.passed_on) {

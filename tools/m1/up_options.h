@@ -24,6 +24,9 @@ struct UpOptions {
   int attention_workers = 1;
   // Port of the router; 0 picks a free one.
   int port = 50051;
+  // HTTP port of the router's metrics, those of the workers follow it: attention workers, then
+  // expert workers. 0: none.
+  int metrics_port = 0;
   // "shm", "grpc" or "inproc": how the attention worker reaches the experts.
   std::string transport = "shm";
   // Workers keep their compute threads on one core each.

@@ -1,0 +1,111 @@
+#include "attention_worker/worker_metrics.h"
+
+#include <utility>
+#include <vector>
+
+#include "common/metrics/capped_counters.h"
+
+namespace m1 {
+namespace {
+
+// One sample for each expert worker, the first kMaxLabelValues.
+template <typename Value>
+ScrapedMetrics::Read PerPeer(const ExpertExchange* exchange, Value value) {
+  return [exchange, value] {
+    std::vector<MetricSample> samples;
+    for (const ExpertPeer& peer : exchange->Peers()) {
+      if (samples.size() == kMaxLabelValues) break;
+      samples.push_back(
+          {{{"expert_worker", LabelValue(peer.address)}}, static_cast<double>(value(peer))});
+    }
+    return samples;
+  };
+}
+
+void AddEngine(ScrapedMetrics* metrics, const Engine* engine) {
+  const auto of = [engine](auto member) {
+    return [engine, member] { return static_cast<double>(engine->stats().*member); };
+  };
+  metrics->AddCounter("m1_attention_prefill_tokens_total",
+                      "Tokens computed of prompts and replays.",
+                      of(&EngineStats::prefill_token_count));
+  metrics->AddCounter("m1_attention_decode_tokens_total",
+                      "Tokens computed one a step, after the one before was drawn.",
+                      of(&EngineStats::decode_token_count));
+  metrics->AddCounter("m1_attention_preemptions_total",
+                      "Sequences whose memory was taken for others, or that were handed over.",
+                      of(&EngineStats::preemption_count));
+  metrics->AddCounter("m1_attention_folds_total",
+                      "Chunks of 32 tokens folded into lightning states, per sequence.",
+                      of(&EngineStats::fold_count));
+  metrics->AddGauge("m1_attention_kv_blocks_used", "KV blocks of 64 tokens in use.",
+                    of(&EngineStats::used_kv_blocks));
+  metrics->AddGauge("m1_attention_state_slots_used", "State slots in use: resident sequences.",
+                    of(&EngineStats::used_sequences));
+  metrics->AddGauge("m1_attention_sequences", "Sequences that were started and not ended.",
+                    [engine] {
+                      const EngineStats stats = engine->stats();
+                      return static_cast<double>(stats.used_sequences + stats.waiting_sequences);
+                    });
+  metrics->AddGauge("m1_attention_sequences_waiting",
+                    "Sequences that were started and wait for memory.",
+                    of(&EngineStats::waiting_sequences));
+  metrics->AddGauge("m1_attention_connected_routers", "Routers connected.",
+                    of(&EngineStats::client_count));
+}
+
+void AddExchange(ScrapedMetrics* metrics, const ExpertExchange* exchange) {
+  metrics->AddGauges("m1_attention_expert_worker_connected",
+                     "1 while the expert worker is connected.",
+                     PerPeer(exchange, [](const ExpertPeer& peer) { return peer.connected; }));
+  metrics->AddGauges("m1_attention_expert_worker_mismatch",
+                     "1 while the expert worker is refused: its model or numerics differ.",
+                     PerPeer(exchange, [](const ExpertPeer& peer) { return peer.mismatched; }));
+  metrics->AddCounters("m1_attention_exchange_sent_bytes_total",
+                       "Bytes of dispatches sent to the expert worker.",
+                       PerPeer(exchange, [](const ExpertPeer& peer) { return peer.sent_bytes; }));
+  metrics->AddCounters(
+      "m1_attention_exchange_received_bytes_total", "Bytes of answers from the expert worker.",
+      PerPeer(exchange, [](const ExpertPeer& peer) { return peer.received_bytes; }));
+  metrics->AddGauge("m1_attention_experts_missing", "Experts that no connected worker hosts.",
+                    [exchange] { return static_cast<double>(exchange->MissingExperts().size()); });
+}
+
+}  // namespace
+
+void ExchangeLatency::OnAnswer(const std::string& address, absl::Duration latency) {
+  MutexLock lock(&mutex_);
+  Of(address).Observe(absl::ToDoubleSeconds(latency));
+}
+
+prometheus::Histogram& ExchangeLatency::Of(const std::string& address) {
+  if (const auto found = histograms_.find(address); found != histograms_.end()) {
+    return *found->second;
+  }
+  const bool is_full = histograms_.size() >= kMaxLabelValues;
+  prometheus::Histogram& histogram = registry_->AddHistogram(
+      "m1_attention_exchange_seconds",
+      "From a dispatch to the expert worker to its answer: transport, waiting and computing.",
+      SecondsBuckets(), {{"expert_worker", is_full ? "other" : LabelValue(address)}});
+  if (!is_full) histograms_.emplace(address, &histogram);
+  return histogram;
+}
+
+std::unique_ptr<ScrapedMetrics> ScrapeAttentionWorker(MetricsRegistry* registry,
+                                                      const StepLimits& limits,
+                                                      const Engine* engine,
+                                                      const ExpertExchange* exchange) {
+  auto metrics = std::make_unique<ScrapedMetrics>(registry);
+  const double kv_blocks = static_cast<double>(limits.kv_blocks);
+  const double slots = static_cast<double>(limits.max_sequences);
+  metrics->AddGauge("m1_attention_kv_blocks", "KV blocks of 64 tokens there are.",
+                    [kv_blocks] { return kv_blocks; });
+  metrics->AddGauge("m1_attention_state_slots", "State slots there are: --max_sequences.",
+                    [slots] { return slots; });
+  AddEngine(metrics.get(), engine);
+  AddExchange(metrics.get(), exchange);
+  metrics->Publish();
+  return metrics;
+}
+
+}  // namespace m1

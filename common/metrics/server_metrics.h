@@ -1,0 +1,63 @@
+// What every server process shows of itself over HTTP:
+//   /metrics   the registry, in Prometheus's text format
+//   /healthz   200 while the process lives
+//   /readyz    200 while it serves, else 503
+// Made before the model is loaded, so that probes tell a slow start from a dead process.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "common/metrics/registry.h"
+
+class CivetServer;
+
+namespace m1 {
+
+struct ServerMetricsOptions {
+  std::string component;  // "router", "attention-worker", "expert-worker"
+  std::string address;    // IP address to listen on
+  int port = 0;           // 0: no HTTP
+};
+
+// Of --metrics_address and --metrics_port; an empty metrics address is `address`, or loopback where
+// that is a unix socket or a name. Errors: InvalidArgument naming the flag.
+absl::StatusOr<ServerMetricsOptions> ReadMetricsFlags(const std::string& component,
+                                                      const std::string& metrics_address,
+                                                      int metrics_port, const std::string& address);
+
+// Thread-safe.
+class ServerMetrics {
+ public:
+  // Errors: InvalidArgument naming --metrics_port when listening fails.
+  static absl::StatusOr<std::unique_ptr<ServerMetrics>> Start(const ServerMetricsOptions& options);
+  ~ServerMetrics();
+
+  MetricsRegistry* registry() { return &registry_; }
+  // Not ready at first. The first time is the end of the start-up.
+  void SetReady(bool ready);
+  bool ready() const { return ready_; }
+  // m1_model_info; once.
+  void SetModel(const prometheus::Labels& labels);
+
+ private:
+  explicit ServerMetrics(const std::string& component);
+  absl::Status Listen(const std::string& address, int port);
+
+  class Page;
+
+  MetricsRegistry registry_;
+  ScrapedMetrics process_{&registry_};
+  prometheus::Gauge& ready_gauge_;
+  prometheus::Gauge& startup_seconds_;
+  std::atomic<bool> ready_ = false;
+  std::atomic<bool> was_ready_ = false;
+  std::vector<std::unique_ptr<Page>> pages_;
+  std::unique_ptr<CivetServer> server_;
+};
+
+}  // namespace m1
