@@ -1,5 +1,6 @@
 """Every values file and every scenario renders and lints, or is refused with words that help."""
 
+import glob
 import os
 import re
 
@@ -115,15 +116,14 @@ def test_the_chart_packs(tmp_path):
 def test_dashboards_and_rules_are_brought_unchanged():
     objects = chart.render(chart.GOOD["pod monitor"])
     files = os.path.join(chart.CHART, "files")
-    for name in os.listdir(os.path.join(files, "dashboards")):
-        if name.endswith(".json"):
-            with open(os.path.join(files, "dashboards", name), encoding="utf-8") as file:
-                text = file.read()
-            maps = [item for item in chart.of_kind(objects, "ConfigMap") if name in item["data"]]
-            assert len(maps) == 1 and maps[0]["data"][name].strip() == text.strip()
-            assert maps[0]["metadata"]["labels"]["grafana_dashboard"] == "1"
+    for path in glob.glob(os.path.join(files, "dashboards", "*.json")):
+        name = os.path.basename(path)
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        maps = [item for item in chart.of_kind(objects, "ConfigMap") if name in item["data"]]
+        assert len(maps) == 1 and maps[0]["data"][name].strip() == text.strip()
+        assert maps[0]["metadata"]["labels"]["grafana_dashboard"] == "1"
     rules = {str(item["spec"]["groups"]) for item in chart.of_kind(objects, "PrometheusRule")}
-    for name in os.listdir(os.path.join(files, "rules")):
-        if name.endswith(".yml"):
-            with open(os.path.join(files, "rules", name), encoding="utf-8") as file:
-                assert str(yaml.safe_load(file)["groups"]) in rules, name
+    for path in glob.glob(os.path.join(files, "rules", "*.yml")):
+        with open(path, encoding="utf-8") as file:
+            assert str(yaml.safe_load(file)["groups"]) in rules, path

@@ -74,7 +74,7 @@ def test_timelines_show_what_overlaps(tmp_path, wanted):
             assert answers(client) == wanted
     spans = {path: [event for event in json.loads(path.read_text()) if event["ph"] == "X"] for path in (attention, experts)}
     names = {event["name"] for event in spans[attention]}
-    assert names == {"step", "attention", "wait", "combine", "head"}
+    assert names == {"step", "attention", "gate", "wait", "combine", "head", "sampling"}
     assert {event["name"] for event in spans[experts]} == {"experts"}
     assert {event["tid"] for event in spans[attention] if event["name"] == "attention"} == {1, 2}
     # Each layer's rows are computed once, in both files.
