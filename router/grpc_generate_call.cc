@@ -347,7 +347,7 @@ void GenerateCall::EndNow(const absl::Status& status) {
 void GenerateCall::CountRefusal(const absl::Status& status) {
   if (context_.metrics == nullptr) return;
   context_.metrics->OnRefused(absl::IsResourceExhausted(status) ? "queue_full"
-                              : absl::IsUnavailable(status)     ? "unavailable"
+                              : absl::IsUnavailable(status)     ? "draining"
                                                                 : "invalid");
 }
 

@@ -52,7 +52,7 @@ RouterMetrics::RouterMetrics(MetricsRegistry* registry)
                                              "Of these, inside the thought.")) {
   // There from the start, so that a rate sees the first one.
   registry->AddCounter(kRequestsName, kRequestsHelp, {{"code", "OK"}, {"finish_reason", "stop"}});
-  for (const char* reason : {"invalid", "queue_full", "unavailable"}) {
+  for (const char* reason : {"invalid", "queue_full", "draining"}) {
     registry->AddCounter(kRefusedName, kRefusedHelp, {{"reason", reason}});
   }
 }

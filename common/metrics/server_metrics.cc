@@ -104,12 +104,16 @@ absl::Status ServerMetrics::Listen(const std::string& address, int port) {
   };
   add("/metrics", [this] { return Reply{200, registry_.Text()}; });
   add("/healthz", [] { return Reply{200, "alive\n"}; });
+  add("/startupz", [this] {
+    return is_listening_ ? Reply{200, "started\n"} : Reply{503, "starting\n"};
+  });
   add("/readyz", [this] { return ready_ ? Reply{200, "ready\n"} : Reply{503, "not serving\n"}; });
   M1_LOG(kInfo) << "event=metrics address=" << where;
   return absl::OkStatus();
 }
 
 void ServerMetrics::SetReady(bool ready) {
+  is_listening_ = true;
   ready_ = ready;
   ready_gauge_.Set(ready ? 1 : 0);
   if (ready && !was_ready_.exchange(true)) {

@@ -1,6 +1,7 @@
 // What every server process shows of itself over HTTP:
 //   /metrics   the registry, in Prometheus's text format
 //   /healthz   200 while the process lives
+//   /startupz  200 once it listens with its model loaded, else 503
 //   /readyz    200 while it serves, else 503
 // Made before the model is loaded, so that probes tell a slow start from a dead process.
 #pragma once
@@ -38,7 +39,7 @@ class ServerMetrics {
   ~ServerMetrics();
 
   MetricsRegistry* registry() { return &registry_; }
-  // Not ready at first. The first time is the end of the start-up.
+  // Call first when the server listens: that is the end of /startupz. Not ready before.
   void SetReady(bool ready);
   bool ready() const { return ready_; }
   // m1_model_info; once.
@@ -55,6 +56,7 @@ class ServerMetrics {
   prometheus::Gauge& ready_gauge_;
   prometheus::Gauge& startup_seconds_;
   std::atomic<bool> ready_ = false;
+  std::atomic<bool> is_listening_ = false;
   std::atomic<bool> was_ready_ = false;
   std::vector<std::unique_ptr<Page>> pages_;
   std::unique_ptr<CivetServer> server_;

@@ -1,6 +1,7 @@
 """What rules and dashboards ask: files, expressions, the metrics in them."""
 
 import dataclasses
+import functools
 import glob
 import os
 import re
@@ -27,6 +28,7 @@ class Rule:
     annotations: dict
 
 
+@functools.cache
 def load_rules() -> list[Rule]:
     found = []
     for path in RULE_FILES:

@@ -1,13 +1,14 @@
 """Rules, their cases and their routes, with promtool and amtool."""
 
 import collections
+import functools
 import glob
 import os
 import re
 
 import pytest
 import yaml
-from promql import RULE_FILES, Rule, load_alerts, load_rules, selected_names
+from promql import RULE_FILES, Rule, base_metric, load_alerts, load_rules, selected_names
 from tool import ROOT, check_tool, run_tool
 
 CASES = sorted(glob.glob(os.path.join(ROOT, "deploy/prometheus/tests/*.yml")))
@@ -27,6 +28,7 @@ def cases_of(alert_name: str) -> list[tuple[dict, dict]]:
             for expected in test.get("alert_rule_test", []) if expected["alertname"] == alert_name]
 
 
+@functools.cache
 def load(path: str) -> dict:
     with open(os.path.join(ROOT, path), encoding="utf-8") as file:
         return yaml.safe_load(file)
@@ -97,6 +99,35 @@ def test_a_limit_that_moves_is_noticed(tmp_path):
         cases.write_text(file.read().replace("../../helm/m1-serve/files/rules/", ""))
     code, said = run_tool("promtool", "test", "rules", str(cases))
     assert code == 1 and "M1RouterQueueNearlyFull" in said, said
+
+
+def test_the_runbook_has_a_section_for_each_alert():
+    with open(os.path.join(ROOT, "deploy/runbook.md"), encoding="utf-8") as file:
+        sections = re.split(r"^## ", file.read(), flags=re.MULTILINE)[1:]
+    assert sorted(section.splitlines()[0] for section in sections) == sorted(alert.name for alert in ALERTS)
+    for section in sections:
+        for part in ("**Means.** ", "**Look.** ", "**Do.** ", "**Clients see.** "):
+            assert len(section.partition(part)[2].partition("**")[0].strip()) > 5, section.splitlines()[0]
+
+
+def test_the_runbook_names_metrics_that_are_recorded_or_documented():
+    with open(os.path.join(ROOT, "deploy/runbook.md"), encoding="utf-8") as file:
+        named = set(re.findall(r"[\w:]*\bm1_[a-z0-9_:]+", file.read()))
+    assert named
+    for name in named:
+        assert name in {rule.name for rule in load_rules()} or base_metric(name) in documented_metrics(), name
+
+
+def test_rules_ask_only_for_documented_metrics():
+    recorded = {rule.name for rule in load_rules()}
+    for rule in load_rules():
+        for name in selected_names(rule.expr) - recorded - {"up"}:
+            assert base_metric(name) in documented_metrics(), f"{rule.name}: {name}"
+
+
+def documented_metrics() -> set[str]:
+    with open(os.path.join(ROOT, "deploy/monitoring.md"), encoding="utf-8") as file:
+        return set(re.findall(r"^\| `(\w+)`", file.read(), re.MULTILINE))
 
 
 def test_configurations_are_valid():

@@ -21,6 +21,8 @@ def closed(schema):
     """The same schema with no room for unknown fields."""
     if isinstance(schema, dict):
         schema = {key: closed(value) for key, value in schema.items()}
+        if isinstance(schema.get("pattern"), str):  # Go takes flags anywhere, Python at the start
+            schema["pattern"] = re.sub(r"^(.+)(\(\?i\))", r"\2\1", schema["pattern"])
         if "properties" in schema and schema.get("type") == "object":
             schema["additionalProperties"] = False
         return schema

@@ -2,95 +2,19 @@
 documented, probes tell a process that lives from one that is ready."""
 
 import contextlib
-import json
 import pathlib
 import re
-import signal
-import socket
 import subprocess
-import tempfile
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 
 import grpc
 import pytest
 
 from client import Client
-from cluster import Cluster, wait_until
+from cluster import wait_until
+from prometheus import COMPONENTS, Prometheus, cluster_with_ports, get, sample
 
-COMPONENTS = ("router", "attention-worker", "expert-worker")
 PHASES = {"attention", "gate", "exchange_wait", "head", "sampling", "other"}
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def get(port, path):
-    """(status, body)"""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def sample(text, name, **labels):
-    """The sum of the samples of this name that have these labels."""
-    total = 0.0
-    for line in text.splitlines():
-        match = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
-        if match and match[1] == name:
-            got = dict(re.findall(r'(\w+)="([^"]*)"', match[2] or ""))
-            if labels.items() <= got.items():
-                total += float(match[3])
-    return total
-
-
-class Prometheus:
-    """The real server, scraping each component's port as a target of its own name."""
-
-    def __init__(self, ports):
-        self.folder = tempfile.TemporaryDirectory()
-        self.port = free_ports(1)[0]
-        config = {"global": {"scrape_interval": "500ms", "scrape_timeout": "400ms"},
-                  "scrape_configs": [{"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
-                                     for name, port in ports.items()]}
-        path = pathlib.Path(self.folder.name, "prometheus.yml")
-        path.write_text(json.dumps(config), encoding="utf-8")
-        self.popen = subprocess.Popen(["prometheus", f"--config.file={path}", f"--storage.tsdb.path={self.folder.name}/data",
-                                       f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=error"])
-
-    def query(self, expression):
-        with contextlib.suppress(urllib.error.URLError):
-            status, body = get(self.port, "/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
-            assert status == 200, body
-            return [float(result["value"][1]) for result in json.loads(body)["data"]["result"]]
-        return []
-
-    def __enter__(self):
-        wait_until(lambda: len(self.query("up == 1")) == len(COMPONENTS), 30)
-        return self
-
-    def __exit__(self, *_):
-        self.popen.send_signal(signal.SIGTERM)
-        self.popen.wait(20)
-        self.folder.cleanup()
-
-
-@contextlib.contextmanager
-def cluster_with_ports():
-    ports = dict(zip(COMPONENTS, free_ports(len(COMPONENTS))))
-    flags = {name: [f"--metrics_port={port}"] for name, port in ports.items()}
-    with Cluster("models/tiny", expert_workers=1, router_flags=flags["router"],
-                 attention_flags=flags["attention-worker"], expert_flags=flags["expert-worker"]) as cluster:
-        yield cluster, ports
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +43,7 @@ def test_promtool_has_nothing_to_say(served, component):
 def test_probes(served):
     for port in served[0].values():
         assert get(port, "/healthz") == (200, "alive\n")
+        assert get(port, "/startupz") == (200, "started\n")
         assert get(port, "/readyz") == (200, "ready\n")
         assert get(port, "/nothing")[0] == 404
 
@@ -206,6 +131,7 @@ def test_readiness_is_not_liveness(stubs):
         for name in ("attention-worker", "router"):
             wait_until(lambda: get(ports[name], "/readyz") == (503, "not serving\n"), 20)
             assert get(ports[name], "/healthz")[0] == 200
+            assert get(ports[name], "/startupz")[0] == 200
         assert sample(get(ports["attention-worker"], "/metrics")[1], "m1_attention_experts_missing") == 32
         cluster.experts[0].start()
         for port in ports.values():
