@@ -1,0 +1,148 @@
+"""The chart's pods as processes of this machine: the rendered arguments, each pod on a loopback address of its own.
+
+    with PodCluster({"expertWorker": {"copies": 2}}, folder) as cluster:
+        cluster.wait_ready()
+        client = Client(cluster.routers[0].address)
+
+What Kubernetes does between a manifest and a process is done here: `$(POD_NAME)` and `$(CPU_LIMIT)` are put in, ConfigMaps lie in
+files, `dns:///` names stand for the addresses of their pods. Everything else in the arguments is the chart's own.
+"""
+
+import functools
+import os
+import re
+import signal
+import subprocess
+import time
+
+import chart
+from cluster import is_serving, wait_until
+
+BIN = os.environ.get("M1_BIN", "build/release/bin")
+MODEL = "models/tiny"
+START_SECONDS = 30
+# Flags that the chart sets and the servers get next: left out while a server does not know them.
+COMING = {"metrics_port", "tls_cert", "tls_key", "tls_ca", "token_file", "insecure"}
+
+
+@functools.cache
+def known_flags(binary):
+    text = subprocess.run([os.path.join(BIN, binary), "--help"], capture_output=True, text=True, check=False).stdout
+    return set(re.findall(r"^ +--([a-z_]+) \(", text, re.MULTILINE))
+
+
+class Pod:
+    """One container of the chart. Started again, it has the same name and address, as a StatefulSet's pod has its name."""
+
+    def __init__(self, component, name, host, container, grace_seconds):
+        self.name = name
+        self.binary = f"m1-{component}"
+        self.host = host
+        self.container = container
+        self.grace_seconds = grace_seconds
+        self.address = f"{host}:{next(p['containerPort'] for p in container['ports'] if p['name'] == 'grpc')}"
+        self.arguments = []
+        self.popen = None
+        self.log_path = None
+
+    def map_arguments(self, folder, addresses):
+        """`addresses`: {name of a headless service: addresses of its pods}."""
+        replaced = {"$(POD_NAME)": self.name, "$(CPU_LIMIT)": "1", "/etc/m1/flags": folder, "/usr/share/m1/models/tiny": MODEL,
+                    "--address=0.0.0.0": f"--address={self.host}"}
+        self.log_path = os.path.join(folder, f"{self.name}.log")
+        for argument in self.container["args"]:
+            for old, new in replaced.items():
+                argument = argument.replace(old, new)
+            flag, _, value = argument.removeprefix("--").partition("=")
+            if flag in COMING and flag not in known_flags(self.binary):
+                continue
+            if value.startswith("dns:///"):
+                argument = f"--{flag}=" + ",".join(addresses[value.removeprefix("dns:///").split(".")[0]])
+            self.arguments.append(argument)
+
+    def start(self):
+        with open(self.log_path, "a", encoding="utf-8") as log:
+            self.popen = subprocess.Popen([os.path.join(BIN, self.binary), *self.arguments], stdout=log, stderr=log)
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def listens(self):
+        """What startup means: the model is loaded."""
+        assert self.popen.poll() is None, f"{self.name} ended with {self.popen.returncode}:\n{self.log()[-3000:]}"
+        return f"listening {self.address}" in self.log()
+
+    def ready(self):
+        return self.listens() and is_serving(self.address)
+
+    def terminate(self):
+        """As the kubelet: SIGTERM, and an end within the grace period. Returns the seconds it took."""
+        started = time.monotonic()
+        os.truncate(self.log_path, 0)
+        self.popen.send_signal(signal.SIGTERM)
+        assert self.popen.wait(self.grace_seconds) == 0, self.log()[-3000:]
+        return time.monotonic() - started
+
+    def restart(self):
+        seconds = self.terminate()
+        self.start()
+        wait_until(self.ready, START_SECONDS, f"{self.name} ready again")
+        return seconds
+
+    def end(self):
+        if self.popen is not None and self.popen.poll() is None:
+            self.popen.terminate()
+            try:
+                self.popen.wait(10)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait()
+
+
+class PodCluster:
+    def __init__(self, values, folder):
+        self.folder = str(folder)
+        self.objects = chart.render(values)
+        self.pods = {name: [] for name in chart.COMPONENTS}
+        network = 1 + os.getpid() % 200  # beside another run on this machine
+        for number, (name, item) in enumerate(sorted(chart.workloads(self.objects).items())):
+            spec = item["spec"]["template"]["spec"]
+            for ordinal in range(item["spec"]["replicas"]):
+                self.pods[name].append(Pod(name, f"{item['metadata']['name']}-{ordinal}", f"127.{network}.{number + 1}.{ordinal + 1}",
+                                           spec["containers"][0], spec["terminationGracePeriodSeconds"]))
+        self._map()
+
+    def _map(self):
+        for config in chart.of_kind(self.objects, "ConfigMap"):
+            for name, text in config["data"].items():
+                with open(os.path.join(self.folder, name), "w", encoding="utf-8") as file:
+                    file.write(text)
+        addresses = {service["metadata"]["name"]: [pod.address for pod in self.pods[chart.component(service)]]
+                     for service in chart.of_kind(self.objects, "Service") if service["spec"].get("clusterIP") == "None"}
+        for pod in self.all():
+            pod.map_arguments(self.folder, addresses)
+
+    def all(self):
+        return [pod for pods in self.pods.values() for pod in pods]
+
+    @property
+    def routers(self):
+        return self.pods["router"]
+
+    def __enter__(self):
+        try:
+            for pod in self.all():
+                pod.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for pod in self.all():
+            pod.end()
+
+    def wait_ready(self):
+        for pod in self.all():
+            wait_until(pod.ready, START_SECONDS, f"{pod.name} ready")
