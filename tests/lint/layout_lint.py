@@ -16,7 +16,7 @@ TOP_FOLDERS = ("proto", "common", "router", "attention_worker", "expert_worker",
 README_EXEMPT = ("models/", "tests/golden/", "tests/fuzz/corpus", "proto/m1", "proto/google", "scripts/lib",
                  "deploy/helm/m1-serve/templates",
                  "deploy/helm/m1-serve/files/", "tests/common", "tests/router", "tests/attention_worker", "tests/expert_worker", "tests/tools",
-                 "deploy/helm/m1-serve/files", "deploy/prometheus/tests", "deploy/grafana/provisioning")
+                 "deploy/grafana/provisioning")
 
 # First matching row wins: (what a file is, regular expression on its path, project includes it may have).
 # `own` stands for the file's own top folder. Tests may include anything.
