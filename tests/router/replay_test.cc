@@ -175,8 +175,13 @@ TEST_F(ReplayTest, WorkerOfAnotherIdentityIsRefusedAndNamed) {
 TEST_F(ReplayTest, WorkersMayComeLate) {
   AddWorker();
   FakeWorkerOptions options{.port = workers_[0]->port()};
+  // Whoever asks for a free port now may get the worker's: the router gets one of its own.
+  FakeAttentionWorker placeholder;
+  RouterOptions router_options;
+  router_options.port = placeholder.port();
   workers_[0]->Die();
-  StartRouter();
+  placeholder.Die();
+  StartRouter(router_options);
   EXPECT_FALSE(IsServing());
   StartGenerating(SeededRequest({3}, 5, 2));
   ASSERT_TRUE(Eventually([this] { return GetLoad().queued_request_count() == 1; }));
