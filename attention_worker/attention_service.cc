@@ -98,7 +98,7 @@ grpc::Status AttentionService::Describe(grpc::ServerContext* /*context*/,
   response->set_mixed_step_count(stats.mixed_step_count);
   response->set_max_step_rows(stats.max_step_rows);
   response->set_preemption_count(stats.preemption_count);
-  response->set_computed_token_count(stats.computed_token_count);
+  response->set_computed_token_count(stats.computed_token_count());
   response->set_fork_count(stats.fork_count);
   response->set_split_step_count(stats.split_step_count);
   return grpc::Status::OK;

@@ -302,7 +302,6 @@ void Engine::UpdateStats(const StepPlan& plan, int32_t num_lanes, int64_t num_fo
   MutexLock lock(&stats_mutex_);
   stats_.fork_count = policy_.num_forks();
   if (plan.rows.empty()) return;
-  stats_.computed_token_count += plan.num_decode_rows + plan.num_prefill_rows;
   stats_.prefill_token_count += plan.num_prefill_rows;
   stats_.decode_token_count += plan.num_decode_rows;
   stats_.fold_count += num_folds;

@@ -63,10 +63,10 @@ struct EngineStats {
   int64_t mixed_step_count = 0;
   int32_t max_step_rows = 0;
   int64_t preemption_count = 0;
-  int64_t computed_token_count = 0;
-  int64_t prefill_token_count = 0;  // of these, of prompts and replays
-  int64_t decode_token_count = 0;   // the others
-  int64_t fold_count = 0;           // chunks that went into lightning states, per sequence
+  int64_t prefill_token_count = 0;  // computed, of prompts and replays
+  int64_t decode_token_count = 0;   // computed, the others
+  int64_t computed_token_count() const { return prefill_token_count + decode_token_count; }
+  int64_t fold_count = 0;  // chunks that went into lightning states, per sequence
   int64_t fork_count = 0;
   int64_t split_step_count = 0;  // with two batches in flight
   int32_t used_sequences = 0;

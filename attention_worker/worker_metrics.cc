@@ -3,8 +3,6 @@
 #include <utility>
 #include <vector>
 
-#include "common/metrics/capped_counters.h"
-
 namespace m1 {
 namespace {
 
@@ -73,22 +71,18 @@ void AddExchange(ScrapedMetrics* metrics, const ExpertExchange* exchange) {
 
 }  // namespace
 
-void ExchangeLatency::OnAnswer(const std::string& address, absl::Duration latency) {
-  MutexLock lock(&mutex_);
-  Of(address).Observe(absl::ToDoubleSeconds(latency));
-}
+ExchangeLatency::ExchangeLatency(MetricsRegistry* registry)
+    : histograms_("expert_worker",
+                  [registry](const prometheus::Labels& labels) -> prometheus::Histogram& {
+                    return registry->AddHistogram(
+                        "m1_attention_exchange_seconds",
+                        "From a dispatch to the expert worker to its answer: transport, waiting "
+                        "and computing.",
+                        SecondsBuckets(), labels);
+                  }) {}
 
-prometheus::Histogram& ExchangeLatency::Of(const std::string& address) {
-  if (const auto found = histograms_.find(address); found != histograms_.end()) {
-    return *found->second;
-  }
-  const bool is_full = histograms_.size() >= kMaxLabelValues;
-  prometheus::Histogram& histogram = registry_->AddHistogram(
-      "m1_attention_exchange_seconds",
-      "From a dispatch to the expert worker to its answer: transport, waiting and computing.",
-      SecondsBuckets(), {{"expert_worker", is_full ? "other" : LabelValue(address)}});
-  if (!is_full) histograms_.emplace(address, &histogram);
-  return histogram;
+void ExchangeLatency::OnAnswer(const std::string& address, absl::Duration latency) {
+  histograms_.Of(address).Observe(absl::ToDoubleSeconds(latency));
 }
 
 std::unique_ptr<ScrapedMetrics> ScrapeAttentionWorker(MetricsRegistry* registry,

@@ -50,21 +50,17 @@ std::vector<std::pair<int32_t, absl::Duration>> ExpertFfn::ComputeTimes() const 
   return times;
 }
 
-void ExpertFfn::Count(int32_t layer, std::span<const Item> items, absl::Duration time) {
-  const std::vector<int32_t>& experts = store_->experts();
+void ExpertFfn::Count(int32_t layer, std::span<const Item> items,
+                      std::span<const ExpertGroup> groups, absl::Duration time) {
   const double per_row =
       static_cast<double>(absl::ToInt64Nanoseconds(time)) / static_cast<double>(items.size());
-  size_t hosted = 0;
-  for (size_t begin = 0; begin < items.size();) {
-    size_t end = begin;
-    while (end < items.size() && items[end].expert == items[begin].expert) ++end;
-    while (experts[hosted] != items[begin].expert) ++hosted;
-    const auto count = static_cast<int64_t>(end - begin);
-    rows_[static_cast<size_t>(layer) * experts.size() + hosted].fetch_add(
-        count, std::memory_order_relaxed);
-    nanoseconds_[hosted].fetch_add(static_cast<int64_t>(per_row * static_cast<double>(count)),
-                                   std::memory_order_relaxed);
-    begin = end;
+  for (const ExpertGroup& group : groups) {
+    const size_t place = store_->place(items[static_cast<size_t>(group.row_begin)].expert);
+    rows_[static_cast<size_t>(layer) * nanoseconds_.size() + place].fetch_add(
+        group.num_rows, std::memory_order_relaxed);
+    nanoseconds_[place].fetch_add(
+        static_cast<int64_t>(per_row * static_cast<double>(group.num_rows)),
+        std::memory_order_relaxed);
   }
 }
 
@@ -141,7 +137,7 @@ absl::Status ExpertFfn::RunSorted(std::span<const ExpertJob> jobs, std::span<con
   }
   const absl::Time started = absl::Now();
   M1_RETURN_IF_ERROR(backend_->ExpertFfn(x, groups, mid_.view().Rows(0, num_pairs), y));
-  Count(jobs[static_cast<size_t>(items[0].job)].layer, items, absl::Now() - started);
+  Count(jobs[static_cast<size_t>(items[0].job)].layer, items, groups, absl::Now() - started);
   for (int64_t i = 0; i < num_pairs; ++i) {
     const Item& item = items[static_cast<size_t>(i)];
     std::memcpy(RowPointer(jobs[static_cast<size_t>(item.job)].out, item.pair, row_bytes),

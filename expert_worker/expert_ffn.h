@@ -51,8 +51,9 @@ class ExpertFfn final : public ExpertExecutor {
   // Runs items that are sorted by expert, as many as the scratch memory may hold.
   absl::Status RunSorted(std::span<const ExpertJob> jobs, std::span<const Item> items);
   void GrowScratch(int64_t num_pairs);
-  // Items are sorted by expert; all jobs are of one layer.
-  void Count(int32_t layer, std::span<const Item> items, absl::Duration time);
+  // `groups`: of the sorted items, each of one expert.
+  void Count(int32_t layer, std::span<const Item> items, std::span<const ExpertGroup> groups,
+             absl::Duration time);
 
   const ExpertStore* const store_;
   KernelBackend* const backend_;

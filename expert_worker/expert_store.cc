@@ -66,8 +66,7 @@ absl::StatusOr<ExpertStore> ExpertStore::Open(const Checkpoint& checkpoint,
 
 const ExpertWeights& ExpertStore::weights(int32_t layer, int32_t expert) const {
   M1_CHECK(layer >= 0 && layer < shape_.num_layers && hosts(expert));
-  const size_t place = static_cast<size_t>(place_[static_cast<size_t>(expert)]);
-  return weights_[static_cast<size_t>(layer) * experts_.size() + place];
+  return weights_[static_cast<size_t>(layer) * experts_.size() + place(expert)];
 }
 
 }  // namespace m1

@@ -45,6 +45,10 @@ class ExpertStore {
   bool hosts(int32_t expert) const {
     return expert >= 0 && expert < shape_.num_experts && place_[static_cast<size_t>(expert)] >= 0;
   }
+  // Where a hosted expert stands in experts().
+  size_t place(int32_t expert) const {
+    return static_cast<size_t>(place_[static_cast<size_t>(expert)]);
+  }
   // `layer` in range, `expert` hosted.
   const ExpertWeights& weights(int32_t layer, int32_t expert) const;
 

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "common/metrics/capped_counters.h"
+#include "common/metrics/capped_metrics.h"
 
 namespace m1 {
 namespace {

@@ -22,11 +22,14 @@ std::string ReasonLabel(v1::FinishReason reason) {
 
 RouterMetrics::RouterMetrics(MetricsRegistry* registry)
     : registry_(registry),
-      clients_(
-          registry, "m1_router_client_requests_total",
-          "Calls of Generate that ended, by client: the name of its token or certificate, else "
-          "its address; those beyond 64 are \"other\".",
-          "client"),
+      clients_("client",
+               [registry](const prometheus::Labels& labels) -> prometheus::Counter& {
+                 return registry->AddCounter(
+                     "m1_router_client_requests_total",
+                     "Calls of Generate that ended, by client: the name of its token or "
+                     "certificate, else its address; those beyond 64 are \"other\".",
+                     labels);
+               }),
       cancelled_(registry->AddCounter("m1_router_cancelled_total",
                                       "Calls of Generate whose client left or whose deadline "
                                       "passed.")),

@@ -7,7 +7,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
-#include "common/metrics/capped_counters.h"
+#include "common/metrics/capped_metrics.h"
 #include "common/metrics/registry.h"
 #include "m1/v1/inference.pb.h"
 
@@ -38,7 +38,7 @@ class RouterMetrics {
   }
 
   MetricsRegistry* const registry_;
-  CappedCounters clients_;
+  CappedMetrics<prometheus::Counter> clients_;
   prometheus::Counter& cancelled_;
   prometheus::Histogram& queue_;
   prometheus::Histogram& first_token_;

@@ -59,7 +59,7 @@ TEST_P(SharedPromptTest, EachSampleIsWhatItIsAlone) {
   // Of a prompt of one token nothing is shared.
   const int64_t num_forks = length > 1 ? kNumSamples - 1 : 0;
   EXPECT_EQ(model.stats().fork_count, num_forks);
-  EXPECT_EQ(model.stats().computed_token_count,
+  EXPECT_EQ(model.stats().computed_token_count(),
             kNumSamples * (length + kNumNewTokens - 1) - num_forks * (length - 1));
 }
 

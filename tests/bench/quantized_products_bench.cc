@@ -13,6 +13,7 @@
 #include "common/base/check.h"
 #include "common/kernels/cpu_backend.h"
 #include "common/tensor/tensor.h"
+#include "tools/bench/median.h"
 
 namespace m1 {
 namespace {
@@ -90,11 +91,6 @@ double Pass(KernelBackend& backend, const Experts& experts, int64_t at_once, int
     M1_CHECK(backend.ExpertFfn(x.view(), groups, mid.view(), out.view()).ok());
   }
   return Now() - begin;
-}
-
-double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + kRounds / 2, values.end());
-  return values[kRounds / 2];
 }
 
 void Run(int num_threads, const std::string& target) {

@@ -22,7 +22,7 @@ BIN = os.environ.get("M1_BIN", "build/release/bin")
 MODEL = "models/tiny"
 START_SECONDS = 30
 # Flags that the chart sets and the servers get next: left out while a server does not know them.
-COMING = {"metrics_port", "tls_cert", "tls_key", "tls_ca", "token_file", "insecure"}
+COMING = {"tls_cert", "tls_key", "tls_ca", "token_file", "insecure"}
 
 
 @functools.cache

@@ -87,6 +87,13 @@ def base_metric(name: str) -> str:
     return re.sub(r"_(bucket|sum|count)$", "", name)
 
 
+@functools.cache
+def documented_metrics() -> frozenset[str]:
+    """Those that deploy/monitoring.md lists."""
+    with open(os.path.join(ROOT, "deploy/monitoring.md"), encoding="utf-8") as file:
+        return frozenset(re.findall(r"^\| `(\w+)`", file.read(), re.MULTILINE))
+
+
 def conditions(expr: str) -> Iterator[str]:
     """What an alert compares: the parts of its expression that have a value also while it is silent."""
     def split(node) -> Iterator[str]:

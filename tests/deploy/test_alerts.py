@@ -8,7 +8,7 @@ import re
 
 import pytest
 import yaml
-from promql import RULE_FILES, Rule, base_metric, load_alerts, load_rules, selected_names
+from promql import RULE_FILES, Rule, base_metric, documented_metrics, load_alerts, load_rules, selected_names
 from tool import ROOT, check_tool, run_tool
 
 CASES = sorted(glob.glob(os.path.join(ROOT, "deploy/prometheus/tests/*.yml")))
@@ -123,11 +123,6 @@ def test_rules_ask_only_for_documented_metrics():
     for rule in load_rules():
         for name in selected_names(rule.expr) - recorded - {"up"}:
             assert base_metric(name) in documented_metrics(), f"{rule.name}: {name}"
-
-
-def documented_metrics() -> set[str]:
-    with open(os.path.join(ROOT, "deploy/monitoring.md"), encoding="utf-8") as file:
-        return set(re.findall(r"^\| `(\w+)`", file.read(), re.MULTILINE))
 
 
 def test_configurations_are_valid():

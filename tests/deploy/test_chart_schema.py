@@ -135,7 +135,7 @@ def test_typos_and_flipped_types_are_refused():
     assert accepted == [], f"{refused} of {MUTATIONS} refused"
 
 
-COMING = {"metrics_port", "tls_cert", "tls_key", "tls_ca", "token_file"}  # flags that the servers get next
+COMING = {"tls_cert", "tls_key", "tls_ca", "token_file"}  # flags that the servers get next
 
 
 @pytest.mark.parametrize("component, role", chart.COMPONENTS.items())

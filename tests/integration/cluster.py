@@ -7,9 +7,11 @@
 Everything about a server is learnt as an operator would: its `listening` line, health, exit code and log.
 """
 
+import contextlib
 import os
 import queue
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -198,6 +200,15 @@ def is_serving(address):
         except grpc.RpcError:
             return False
         return response.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def free_ports(count):
+    """So many different ports of 127.0.0.1 that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def wait_until(condition, seconds=START_SECONDS, what="condition"):

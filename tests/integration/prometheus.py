@@ -5,24 +5,15 @@ import json
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
 
-from cluster import Cluster, wait_until
+from cluster import Cluster, free_ports, wait_until
 
 COMPONENTS = ("router", "attention-worker", "expert-worker")
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def get(port, path):

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from client import Client, error_details
-from cluster import BIN, Cluster, Process, is_serving, wait_serving, wait_until
+from cluster import BIN, Cluster, Process, free_ports, is_serving, wait_serving, wait_until
 
 MODEL = "models/tiny"
 NAN, INFINITY = float("nan"), float("inf")
@@ -431,20 +431,15 @@ def test_experts_missing_for_long_end_their_sequences(stubs):
         assert len(client.generate(ids=[7], max_new_tokens=3, ignore_eos=True).ids) == 3
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_processes_may_start_in_any_order(stubs):
     """Router first, then the attention worker, experts last and one by one."""
     experts = [Process("m1-expert-worker", f"--model={MODEL}", f"--shard={i}/2") for i in range(2)]
-    for process in experts:
-        process.port = free_port()
+    *expert_ports, attention_port = free_ports(3)
+    for process, port in zip(experts, expert_ports):
+        process.port = port
     attention = Process("m1-attention-worker", f"--model={MODEL}",
                         "--expert_workers=" + ",".join(f"127.0.0.1:{process.port}" for process in experts))
-    attention.port = free_port()
+    attention.port = attention_port
     router = Process("m1-router", f"--model={MODEL}", f"--attention_workers=127.0.0.1:{attention.port}")
     started = []
     try:

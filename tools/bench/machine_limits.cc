@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstring>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -14,6 +15,7 @@
 #include "common/base/check.h"
 #include "common/kernels/cpu/targets.h"
 #include "common/tensor/tensor.h"
+#include "tools/bench/median.h"
 #include "tools/bench/read_loops.h"
 
 namespace m1 {
@@ -56,9 +58,7 @@ double SustainedSeconds(double seconds, int num_threads, absl::FunctionRef<void(
   do {
     passes.push_back(SecondsOnThreads(num_threads, run));
   } while (Clock::now() < end);
-  const auto median = passes.begin() + static_cast<int64_t>(passes.size() / 2);
-  std::nth_element(passes.begin(), median, passes.end());
-  return *median;
+  return Median(std::move(passes));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "common/base/check.h"
 #include "common/kernels/cpu_backend.h"
+#include "tools/bench/median.h"
 
 namespace m1 {
 namespace {
@@ -97,9 +98,7 @@ void OpBench::Report(const std::string& op, const std::string& size, const OpWor
   do {
     timings.push_back(time(calls));
   } while (Seconds(Clock::now() - begin) < options_.seconds_per_case);
-  const auto median = timings.begin() + static_cast<int64_t>(timings.size() / 2);
-  std::nth_element(timings.begin(), median, timings.end());
-  figure.seconds = *median;
+  figure.seconds = Median(std::move(timings));
   limits_ = probe_.Measure(kProbeSeconds);
   figure.limits = BestOf(figure.limits, limits_);
   on_figure_(figure);

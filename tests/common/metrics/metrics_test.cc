@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 
-#include "common/metrics/capped_counters.h"
+#include "common/metrics/capped_metrics.h"
 #include "common/metrics/server_metrics.h"
 #include "tests/support/status_matchers.h"
 
@@ -24,6 +24,13 @@ int64_t CountSeries(const std::string& text, absl::string_view name) {
     if (line.substr(0, name.size() + 1) == absl::StrCat(name, "{")) ++count;
   }
   return count;
+}
+
+// Counters named calls_total.
+CappedMetrics<prometheus::Counter>::Add CallsOf(MetricsRegistry* registry) {
+  return [registry](const prometheus::Labels& labels) -> prometheus::Counter& {
+    return registry->AddCounter("calls_total", "Calls.", labels);
+  };
 }
 
 TEST(MetricsRegistryTest, WritesWhatWasCounted) {
@@ -75,9 +82,9 @@ TEST(ScrapedMetricsTest, AScrapeNeverReadsWhatIsGone) {
   scraper.join();
 }
 
-TEST(CappedCountersTest, HostileValuesMakeNoMoreSeriesThanTheCapAndOne) {
+TEST(CappedMetricsTest, HostileValuesMakeNoMoreSeriesThanTheCapAndOne) {
   MetricsRegistry registry;
-  CappedCounters counters(&registry, "calls_total", "Calls.", "client", 10);
+  CappedMetrics<prometheus::Counter> counters("client", CallsOf(&registry), 10);
   for (int i = 0; i < 10'000; ++i) {
     counters.Of(absl::StrCat("\"\n\\}", std::string(static_cast<size_t>(i % 300), '\xff'), i))
         .Increment();
@@ -87,9 +94,9 @@ TEST(CappedCountersTest, HostileValuesMakeNoMoreSeriesThanTheCapAndOne) {
   EXPECT_THAT(text, HasSubstr("calls_total{client=\"other\"} 9990\n"));
 }
 
-TEST(CappedCountersTest, AKnownValueKeepsItsCounter) {
+TEST(CappedMetricsTest, AKnownValueKeepsItsCounter) {
   MetricsRegistry registry;
-  CappedCounters counters(&registry, "calls_total", "Calls.", "client", 1);
+  CappedMetrics<prometheus::Counter> counters("client", CallsOf(&registry), 1);
   counters.Of("a").Increment();
   counters.Of("b").Increment();
   counters.Of("a").Increment();
