@@ -1,7 +1,8 @@
 #include "attention_worker/decoder_layer.h"
 
-#include <algorithm>
+#include <string>
 
+#include "common/base/check.h"
 #include "common/base/status_macros.h"
 
 namespace m1 {
@@ -10,9 +11,12 @@ namespace {
 // Of the norm over a lightning layer's output; the configuration does not carry it.
 constexpr float kInnerNormEps = 1e-6F;
 
-Tensor DecayTensor(const std::vector<float>& decays) {
-  Tensor tensor(DType::kF32, {static_cast<int64_t>(decays.size())});
-  std::copy(decays.begin(), decays.end(), tensor.data_as<float>());
+Tensor DecayTensor(const std::vector<float>& decays, KernelBackend& backend) {
+  const Shape shape{static_cast<int64_t>(decays.size())};
+  Tensor tensor = backend.NewTensor(DType::kF32, shape);
+  const absl::Status status =
+      backend.Upload(ConstTensorView(decays.data(), DType::kF32, shape), tensor.view());
+  M1_CHECK_MSG(status.ok(), std::string(status.message()));
   return tensor;
 }
 
@@ -33,9 +37,9 @@ absl::Status Norm(const LayerContext& context, ConstTensorView weight) {
 }  // namespace
 
 DecoderLayer::DecoderLayer(const ModelConfig& config, int32_t layer, int32_t kind_index,
-                           const AttentionLayerWeights& weights)
+                           const AttentionLayerWeights& weights, KernelBackend& backend)
     : layer_(layer), kind_index_(kind_index), weights_(weights) {
-  if (weights_.lightning) decays_ = DecayTensor(LightningDecays(config, layer));
+  if (weights_.lightning) decays_ = DecayTensor(LightningDecays(config, layer), backend);
 }
 
 absl::Status DecoderLayer::Begin(const LayerContext& context) const {
@@ -144,13 +148,14 @@ absl::Status DecoderLayer::Dispatch(const LayerContext& context) const {
   if (context.tap != nullptr) {
     context.tap->OnGate(layer_, w.gate_logits, w.expert_ids, w.expert_weights);
   }
+  M1_RETURN_IF_ERROR(backend.Download(w.expert_ids, context.host_expert_ids));
   return context.exchange->Dispatch(
       {.lane = context.lane,
        .layer = layer_,
        .experts_per_row = context.config->num_experts_per_token,
        .rows = w.normed_act,
-       .expert_ids = {w.expert_ids.data_as<int32_t>(),
-                      static_cast<size_t>(w.expert_ids.num_elements())},
+       .expert_ids = {context.host_expert_ids.data_as<int32_t>(),
+                      static_cast<size_t>(context.host_expert_ids.num_elements())},
        .out = w.expert_out});
 }
 

@@ -31,7 +31,8 @@ struct LayerContext {
   TraceSink* trace;  // may be null
   int32_t lane;
   const LaneRows* rows;
-  LayerBuffers buffers;  // of the lane's rows
+  LayerBuffers buffers;        // of the lane's rows
+  TensorView host_expert_ids;  // as buffers.expert_ids, in the host's memory
 
   int64_t num_rows() const { return rows->num_rows; }
   // On the lane's own track.
@@ -42,9 +43,10 @@ struct LayerContext {
 
 class DecoderLayer {
  public:
-  // `kind_index` counts the layers of the same kind before this one.
+  // `kind_index` counts the layers of the same kind before this one. The weights lie in the memory
+  // of `backend`.
   DecoderLayer(const ModelConfig& config, int32_t layer, int32_t kind_index,
-               const AttentionLayerWeights& weights);
+               const AttentionLayerWeights& weights, KernelBackend& backend);
 
   // buffers.hidden [rows, hidden] in, the same out of End. After a Begin without error the experts
   // compute until End; the buffers are the layer's until then.

@@ -5,6 +5,8 @@
 #include "absl/strings/str_join.h"
 
 #include "common/base/log.h"
+#include "common/base/status_macros.h"
+#include "common/base/thread_name.h"
 #include "common/kernels/exact_math.h"
 
 namespace m1 {
@@ -93,6 +95,7 @@ EngineStats Engine::stats() const {
 }
 
 void Engine::Loop() {
+  NameThread("step-loop");
   const ScopedFlushDenormals flush;
   bool idle = true;
   while (!stopping_) {
@@ -103,10 +106,20 @@ void Engine::Loop() {
     idle = !ready_ || !RunStep();
     Deliver();
   }
+  Rest();
+}
+
+void Engine::Beat() {
+  if (options_.heartbeat != nullptr) options_.heartbeat->Beat();
+}
+
+void Engine::Rest() {
+  if (options_.heartbeat != nullptr) options_.heartbeat->Rest();
 }
 
 void Engine::HandleCommands(bool poll) {
   std::optional<Command> command;
+  if (!poll) Rest();
   if (poll) {
     command = commands_.TryPop();
   } else if (experts_missing_since_ == absl::InfiniteFuture()) {
@@ -114,6 +127,7 @@ void Engine::HandleCommands(bool poll) {
   } else {
     command = commands_.PopUntil(experts_missing_since_ + options_.expert_loss_timeout);
   }
+  Beat();
   for (; command; command = commands_.TryPop()) Handle(*command);
 }
 
@@ -163,19 +177,25 @@ bool Engine::RunStep() {
   int32_t num_lanes = 0;
   int64_t num_folds = 0;
   for (const SequenceKey& key : plan.preempted) ReportPreempted(key);
-  for (const SlotPreparation& slot : plan.preparations) Prepare(slot);
+  absl::Status prepared;
+  for (const SlotPreparation& slot : plan.preparations) prepared.Update(Prepare(slot));
+  if (!prepared.ok()) {  // whose memory is good is not known
+    policy_.DropKeptPrompts();
+    FailAll(StepError(prepared));
+    return true;
+  }
   if (!plan.rows.empty()) {
     std::vector<LogitPurpose> purposes;
     StepBatch batch = MakeBatch(plan, purposes);
     batch.num_lanes = lanes_.NumLanes(batch.num_rows());
     // Copies of kept prompts are rare, and more or fewer rows would not make them shorter.
     const absl::Time started = absl::Now();
-    const absl::Status status = StepError(
-        forward_->Run(batch, [&](int64_t first, TensorView logits, std::span<const float> lse) {
-          return HandleRows(std::span<const LogitPurpose>(purposes).subspan(
-                                static_cast<size_t>(first), lse.size()),
-                            logits, lse);
-        }));
+    const auto handle = [&](int64_t first, TensorView logits, std::span<const float> lse) {
+      return HandleRows(
+          std::span<const LogitPurpose>(purposes).subspan(static_cast<size_t>(first), lse.size()),
+          logits, lse);
+    };
+    const absl::Status status = StepError(forward_->Run(batch, handle));
     const absl::Time ended = absl::Now();
     policy_.RecordStep(plan, ended - started);
     lanes_.Record(batch.num_rows(), batch.num_lanes, ended - started);
@@ -191,10 +211,11 @@ bool Engine::RunStep() {
   return !plan.rows.empty();
 }
 
-void Engine::Prepare(const SlotPreparation& preparation) {
+absl::Status Engine::Prepare(const SlotPreparation& preparation) {
   if (!preparation.from_slot) return forward_->ResetSlot(preparation.slot);
-  forward_->CopySlot(*preparation.from_slot, preparation.slot);
-  if (preparation.from_block) forward_->CopyBlock(*preparation.from_block, preparation.to_block);
+  M1_RETURN_IF_ERROR(forward_->CopySlot(*preparation.from_slot, preparation.slot));
+  if (!preparation.from_block) return absl::OkStatus();
+  return forward_->CopyBlock(*preparation.from_block, preparation.to_block);
 }
 
 StepBatch Engine::MakeBatch(const StepPlan& plan, std::vector<LogitPurpose>& purposes) const {
@@ -240,9 +261,7 @@ void Engine::FinishStep(const StepPlan& plan, const absl::Status& status) {
     Sequence& sequence = *planned.sequence;
     sequence.num_computed += planned.num_rows;
     if (!status.ok()) sequence.end = FailedSequence(sequence.key.sequence_id, status);
-    if (!sequence.end) {
-      if (const auto kept = policy_.KeepPrompt(sequence)) Prepare(*kept);
-    }
+    if (!sequence.end) KeepPrompt(sequence);
     if (!sequence.end && sequence.num_pending() == 0) {  // a prompt to be scored only
       sequence.end = sequence.end_when_scored.value_or(
           FinishedSequence{.sequence_id = sequence.key.sequence_id, .end = SequenceEnd::kLength});
@@ -259,6 +278,15 @@ void Engine::FinishStep(const StepPlan& plan, const absl::Status& status) {
   if (!status.ok()) {
     M1_LOG(kWarning) << "step failed: " << status;
   }
+}
+
+void Engine::KeepPrompt(Sequence& sequence) {
+  const auto kept = policy_.KeepPrompt(sequence);
+  if (!kept) return;
+  const absl::Status status = StepError(Prepare(*kept));
+  if (status.ok()) return;
+  policy_.DropKeptPrompts();
+  sequence.end = FailedSequence(sequence.key.sequence_id, status);
 }
 
 void Engine::Finish(const SequenceKey& key, FinishedSequence finished) {

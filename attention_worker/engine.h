@@ -16,6 +16,7 @@
 #include "attention_worker/step_policy.h"
 #include "common/base/bounded_queue.h"
 #include "common/base/mutex.h"
+#include "common/base/watchdog.h"
 
 namespace m1 {
 
@@ -54,7 +55,8 @@ struct EngineOptions {
   // Unavailable.
   absl::Duration expert_loss_timeout = absl::Seconds(60);
   LanePolicy::Mode lanes = LanePolicy::Mode::kOne;
-  TraceSink* trace = nullptr;  // borrowed; a span for each step
+  TraceSink* trace = nullptr;      // borrowed; a span for each step
+  Heartbeat* heartbeat = nullptr;  // borrowed, the loop's; others may beat it within a step
 };
 
 // Counters since start, and leases now.
@@ -83,8 +85,7 @@ class Engine {
          ExpertExchange* exchange);
   ~Engine();
 
-  // Both name a client from here on; the sink is held by the engine until RemoveClient was handled,
-  // and by its stream.
+  // The id is the client's from here on; the engine holds the sink until RemoveClient was handled.
   int64_t AddClient(std::shared_ptr<EventSink> sink);
   void RemoveClient(int64_t client_id);
   // Errors: ResourceExhausted when too many commands wait.
@@ -134,6 +135,8 @@ class Engine {
 
   void Wake();
   void Loop();
+  void Beat();  // the heartbeat's, if there is one
+  void Rest();
   // Waits for a command (unless `poll`), then handles all that are there.
   void HandleCommands(bool poll);
   void Handle(Command& command);
@@ -149,7 +152,7 @@ class Engine {
 
   // False when nothing could run.
   bool RunStep();
-  void Prepare(const SlotPreparation& preparation);
+  absl::Status Prepare(const SlotPreparation& preparation);
   StepBatch MakeBatch(const StepPlan& plan, std::vector<LogitPurpose>& purposes) const;
   void AddLogitRows(Sequence& sequence, const SequenceRows& rows, StepBatch& batch,
                     std::vector<LogitPurpose>& purposes) const;
@@ -162,6 +165,8 @@ class Engine {
   // After a generated token was reported: ends or pauses the sequence, or leaves it running.
   void AfterToken(Sequence& sequence, int64_t token_index);
   void FinishStep(const StepPlan& plan, const absl::Status& status);
+  // Copies the sequence's prompt where its group will find it, if the policy wants that.
+  void KeepPrompt(Sequence& sequence);
   void Finish(const SequenceKey& key, FinishedSequence finished);
 
   void Deliver();

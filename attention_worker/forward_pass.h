@@ -29,9 +29,12 @@ using LogitsSink =
 
 class ForwardPass {
  public:
-  // All pointers are borrowed, and the weights' memory.
+  // All pointers are borrowed, and the weights, which lie in the memory of `backend`.
   ForwardPass(const ModelConfig& config, const AttentionWeights& weights, KernelBackend* backend,
               ExpertExchange* exchange, const ForwardOptions& options);
+
+  // Of the buffers of a step, in the backend's memory.
+  static int64_t StepBytes(const ModelConfig& config, const ForwardOptions& options);
 
   // Runs the rows and extends their sequences' memory. After an error the memory of every sequence
   // in the batch is undefined. Errors: those of the exchange; Internal when the batch breaks an
@@ -39,16 +42,18 @@ class ForwardPass {
   absl::Status Run(const StepBatch& batch, LogitsSink sink);
 
   // For a slot's next sequence.
-  void ResetSlot(int32_t slot) { linear_state_.Reset(slot); }
+  absl::Status ResetSlot(int32_t slot) { return linear_state_.Reset(slot); }
   // Makes a slot, or a KV block in all layers, an exact copy of another.
-  void CopySlot(int32_t from, int32_t to) { linear_state_.Copy(from, to); }
-  void CopyBlock(int32_t from, int32_t to) { kv_cache_.CopyBlock(from, to); }
+  absl::Status CopySlot(int32_t from, int32_t to) { return linear_state_.Copy(from, to); }
+  absl::Status CopyBlock(int32_t from, int32_t to) { return kv_cache_.CopyBlock(from, to); }
   KernelBackend* backend() const { return backend_; }
   LinearState& linear_state() { return linear_state_; }
   const ModelConfig& config() const { return config_; }
   void set_tap(ForwardTap* tap) { tap_ = tap; }
 
  private:
+  // The cos and sin of the rows' positions.
+  absl::Status UploadRotaryTable(std::span<const int64_t> positions);
   absl::Status RunLayers(const StepBatch& batch);
   absl::Status RunLanes(const std::vector<LayerContext>& lanes, std::vector<bool>& in_flight);
   absl::Status RunHead(const StepBatch& batch, LogitsSink sink);
@@ -65,6 +70,7 @@ class ForwardPass {
   LinearState linear_state_;
   KvCache kv_cache_;
   Workspace workspace_;
+  HostBuffers host_;
   std::vector<DecoderLayer> layers_;
   ForwardTap* tap_ = nullptr;
 };

@@ -8,6 +8,7 @@
 
 namespace m1 {
 
+// The arrays lie in the memory of the forward pass' backend.
 class ForwardTap {
  public:
   virtual ~ForwardTap() = default;

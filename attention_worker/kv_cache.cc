@@ -1,13 +1,16 @@
 #include "attention_worker/kv_cache.h"
 
-#include <cstring>
+#include "common/base/status_macros.h"
 
 namespace m1 {
 
-KvCache::KvCache(const ModelConfig& config, DType activation_dtype, int64_t num_blocks) {
+KvCache::KvCache(const ModelConfig& config, DType activation_dtype, int64_t num_blocks,
+                 KernelBackend* backend)
+    : backend_(backend) {
   const Shape shape{num_blocks, config.num_kv_heads, kKvBlockTokens, config.head_dim};
   for (int32_t i = 0; i < config.num_softmax_layers(); ++i) {
-    layers_.push_back({Tensor(activation_dtype, shape), Tensor(activation_dtype, shape)});
+    layers_.push_back(
+        {backend->NewTensor(activation_dtype, shape), backend->NewTensor(activation_dtype, shape)});
   }
 }
 
@@ -16,13 +19,13 @@ KvPool KvCache::pool(int32_t softmax_index) {
   return {layer.k.view(), layer.v.view()};
 }
 
-void KvCache::CopyBlock(int32_t from, int32_t to) {
+absl::Status KvCache::CopyBlock(int32_t from, int32_t to) {
   for (Layer& layer : layers_) {
     for (Tensor* tensor : {&layer.k, &layer.v}) {
-      const TensorView block = tensor->view()[from];
-      std::memcpy(tensor->view()[to].data(), block.data(), static_cast<size_t>(block.num_bytes()));
+      M1_RETURN_IF_ERROR(backend_->CopyRow(tensor->view(), from, tensor->view(), to));
     }
   }
+  return absl::OkStatus();
 }
 
 int64_t KvCache::BlockBytes(const ModelConfig& config, DType activation_dtype) {

@@ -1,6 +1,6 @@
 #include "attention_worker/linear_state.h"
 
-#include <cstring>
+#include "common/base/status_macros.h"
 
 namespace m1 {
 namespace {
@@ -17,22 +17,21 @@ Shape StateShape(const ModelConfig& config, int64_t num_slots) {
 
 }  // namespace
 
-LinearState::LinearState(const ModelConfig& config, DType activation_dtype, int64_t num_slots)
-    : state_(DType::kF32, StateShape(config, num_slots)),
-      open_k_(activation_dtype, OpenShape(config, num_slots)),
-      open_v_(activation_dtype, OpenShape(config, num_slots)) {}
+LinearState::LinearState(const ModelConfig& config, DType activation_dtype, int64_t num_slots,
+                         KernelBackend* backend)
+    : backend_(backend),
+      state_(backend->NewTensor(DType::kF32, StateShape(config, num_slots))),
+      open_k_(backend->NewTensor(activation_dtype, OpenShape(config, num_slots))),
+      open_v_(backend->NewTensor(activation_dtype, OpenShape(config, num_slots))) {}
 
 // Rows of the open chunk are written before they are read: only S must start at zero.
-void LinearState::Reset(int32_t slot) {
-  const TensorView state = state_.view()[slot];
-  std::memset(state.data(), 0, static_cast<size_t>(state.num_bytes()));
-}
+absl::Status LinearState::Reset(int32_t slot) { return backend_->Zero(state_.view()[slot]); }
 
-void LinearState::Copy(int32_t from_slot, int32_t to_slot) {
+absl::Status LinearState::Copy(int32_t from_slot, int32_t to_slot) {
   for (Tensor* tensor : {&state_, &open_k_, &open_v_}) {
-    const TensorView from = tensor->view()[from_slot];
-    std::memcpy(tensor->view()[to_slot].data(), from.data(), static_cast<size_t>(from.num_bytes()));
+    M1_RETURN_IF_ERROR(backend_->CopyRow(tensor->view(), from_slot, tensor->view(), to_slot));
   }
+  return absl::OkStatus();
 }
 
 LightningSequence LinearState::sequence(int32_t slot, int32_t lightning_index,

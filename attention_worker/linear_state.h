@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "absl/status/status.h"
+
 #include "common/kernels/backend.h"
 #include "common/model/config.h"
 #include "common/tensor/tensor.h"
@@ -12,18 +14,21 @@ namespace m1 {
 
 class LinearState {
  public:
-  LinearState(const ModelConfig& config, DType activation_dtype, int64_t num_slots);
+  // `backend` is borrowed: its memory holds the slots.
+  LinearState(const ModelConfig& config, DType activation_dtype, int64_t num_slots,
+              KernelBackend* backend);
 
   // Makes the slot the memory of an empty sequence.
-  void Reset(int32_t slot);
+  absl::Status Reset(int32_t slot);
   // State and open chunk of all layers.
-  void Copy(int32_t from_slot, int32_t to_slot);
+  absl::Status Copy(int32_t from_slot, int32_t to_slot);
   // One layer of a slot; `lightning_index` counts the lightning layers from 0.
   LightningSequence sequence(int32_t slot, int32_t lightning_index, const SequenceRows& rows);
 
   static int64_t SlotBytes(const ModelConfig& config, DType activation_dtype);
 
  private:
+  KernelBackend* const backend_;
   Tensor state_;   // fp32 [num_slots, lightning_layers, num_heads, head_dim of k, head_dim of v]
   Tensor open_k_;  // act [num_slots, lightning_layers, num_heads, kLightningChunk, head_dim]
   Tensor open_v_;  // act [num_slots, lightning_layers, num_heads, kLightningChunk, head_dim]

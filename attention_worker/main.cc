@@ -13,17 +13,24 @@
 #include "attention_worker/options.h"
 #include "attention_worker/step_metrics.h"
 #include "attention_worker/worker_metrics.h"
+#include "common/base/flag_checks.h"
 #include "common/base/log.h"
 #include "common/base/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/base/trace.h"
+#include "common/base/watchdog.h"
 #include "common/exchange/inproc_exchange.h"
 #include "common/metrics/server_metrics.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/identity_proto.h"
+#include "common/rpc/metrics_flags.h"
 #include "common/rpc/process.h"
 #include "common/rpc/remote_exchange.h"
 #include "common/rpc/server_runner.h"
+#include "common/security/security.h"
+#include "common/security/security_flags.h"
+#include "common/worker/device_weights.h"
+#include "common/worker/staged_exchange.h"
 #include "common/worker/worker_model.h"
 #include "expert_worker/expert_ffn.h"
 
@@ -36,9 +43,6 @@ ABSL_FLAG(
     bool, pin, false,
     "Keep compute thread i on the ith core that this process may use; for machines that it has to "
     "itself");
-ABSL_FLAG(int32_t, metrics_port, 0, "Port of HTTP /metrics, /healthz and /readyz; 0: none");
-ABSL_FLAG(std::string, metrics_address, "",
-          "IP address of --metrics_port; empty: that of --address, or loopback");
 ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace");
 ABSL_FLAG(std::string, model, "", "Checkpoint directory");
 ABSL_FLAG(
@@ -47,6 +51,7 @@ ABSL_FLAG(
     "shm:unix:path for shared memory with one on this host; or \"inproc\": all experts in this "
     "process");
 ABSL_FLAG(std::string, activation_dtype, "auto", "bf16, fp32, or auto: that of the checkpoint");
+ABSL_FLAG(std::string, device, "cpu", "cpu, or cuda: the first GPU that this process sees");
 ABSL_FLAG(int32_t, threads, 0, "Compute threads; 0: one per core");
 ABSL_FLAG(std::string, cpu_target, "",
           "Instruction set: portable, avx2, avx512, avx512vnni or avx512bf16; empty: the best");
@@ -85,6 +90,7 @@ AttentionWorkerOptions OptionsFromFlags() {
   return {.model = {.directory = absl::GetFlag(FLAGS_model),
                     .activation_dtype = absl::GetFlag(FLAGS_activation_dtype),
                     .threads = absl::GetFlag(FLAGS_threads),
+                    .device = absl::GetFlag(FLAGS_device),
                     .cpu_target = absl::GetFlag(FLAGS_cpu_target),
                     .weights = absl::GetFlag(FLAGS_weights),
                     .pin = absl::GetFlag(FLAGS_pin)},
@@ -126,50 +132,73 @@ struct LocalExperts {
   std::unique_ptr<ExpertFfn> executor;
 };
 
+ForwardOptions ForwardOptionsOf(const StepLimits& limits, DType activation_dtype) {
+  return {.activation_dtype = activation_dtype,
+          .max_rows = limits.max_step_tokens,
+          .num_kv_blocks = limits.kv_blocks,
+          .num_state_slots = limits.max_sequences};
+}
+
 class Worker {
  public:
   // Loads the model and starts the engine; the experts may come later.
   static absl::StatusOr<std::unique_ptr<Worker>> Create(const AttentionWorkerOptions& options,
-                                                        const ServerMetricsOptions& metrics);
+                                                        const ServerMetricsOptions& metrics,
+                                                        const Security* security);
   ~Worker() { readiness_.Set(nullptr); }
 
   absl::Status Serve(ServerOptions server_options);
 
  private:
   // `trace` may be null.
-  Worker(const AttentionWorkerOptions& options, std::unique_ptr<ServerMetrics> metrics,
-         std::unique_ptr<TraceFile> trace)
+  Worker(const AttentionWorkerOptions& options, const Security* security,
+         std::unique_ptr<ServerMetrics> metrics, std::unique_ptr<TraceFile> trace)
       : options_(options),
+        security_(security),
         metrics_(std::move(metrics)),
         trace_(std::move(trace)),
         step_metrics_(metrics_->registry(), trace_.get()),
+        heartbeat_(metrics_->watchdog()->Add("step loop")),
+        spans_(heartbeat_, &step_metrics_),
         exchange_latency_(metrics_->registry()) {}
   absl::Status Load();
+  // That the device holds the weights, and what is promised beside them.
+  absl::Status CheckMemory() const;
+  bool is_on_device() const { return model_.backend->device_kind() != DeviceKind::kCpu; }
+  std::vector<int32_t> all_experts() const;
   absl::Status CreateExchange();
   absl::Status CreateEngine();
   void Drain(ServerRunner& runner);
 
   const AttentionWorkerOptions options_;
+  const Security* const security_;
   WorkerModel model_;
+  std::unique_ptr<DeviceWeights> device_weights_;
+  AttentionWeights weights_;  // in the backend's memory
   StepLimits limits_;
   const std::unique_ptr<ServerMetrics> metrics_;
   std::unique_ptr<TraceFile> trace_;  // before what writes to it
   StepMetrics step_metrics_;
+  Heartbeat* const heartbeat_;
+  BeatingTrace spans_;
   ExchangeLatency exchange_latency_;
   std::unique_ptr<LocalExperts> local_experts_;
   Readiness readiness_;
+  std::unique_ptr<ExpertExchange> transport_;  // of rows in the host's memory, for a device
   std::unique_ptr<ExpertExchange> exchange_;
   std::unique_ptr<Engine> engine_;
 };
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const AttentionWorkerOptions& options,
-                                                       const ServerMetricsOptions& metrics) {
+                                                       const ServerMetricsOptions& metrics,
+                                                       const Security* security) {
   M1_ASSIGN_OR_RETURN(std::unique_ptr<ServerMetrics> server_metrics, ServerMetrics::Start(metrics));
   std::unique_ptr<TraceFile> trace;
   if (!options.trace_file.empty()) {
     M1_ASSIGN_OR_RETURN(trace, TraceFile::Create(options.trace_file, "m1-attention-worker"));
   }
-  std::unique_ptr<Worker> worker(new Worker(options, std::move(server_metrics), std::move(trace)));
+  std::unique_ptr<Worker> worker(
+      new Worker(options, security, std::move(server_metrics), std::move(trace)));
   M1_RETURN_IF_ERROR(worker->Load());
   M1_RETURN_IF_ERROR(worker->CreateExchange());
   M1_RETURN_IF_ERROR(worker->CreateEngine());
@@ -190,10 +219,36 @@ absl::Status Worker::Load() {
                 << " max_step_tokens=" << limits_.max_step_tokens
                 << " bytes=" << model_.checkpoint->attention_weight_bytes();
   metrics_->SetModel(IdentityLabels(model_.identity));
+  M1_RETURN_IF_ERROR(CheckMemory());
   M1_ASSIGN_OR_RETURN(
       const WeightMemory memory,
-      ChooseWeightMemory(options_.model.weights, model_.checkpoint->attention_weight_bytes()));
-  return model_.checkpoint->PrefetchAttention(LogLoading(TerminationRequested), memory);
+      ChooseWeightMemory(options_.model, model_.checkpoint->attention_weight_bytes()));
+  M1_RETURN_IF_ERROR(
+      model_.checkpoint->PrefetchAttention(LogLoading(TerminationRequested), memory));
+  device_weights_ = std::make_unique<DeviceWeights>(model_.backend.get());
+  M1_ASSIGN_OR_RETURN(weights_, device_weights_->Add(model_.checkpoint->attention_weights()));
+  return absl::OkStatus();
+}
+
+std::vector<int32_t> Worker::all_experts() const {
+  std::vector<int32_t> experts(static_cast<size_t>(model_.checkpoint->config().num_experts));
+  std::iota(experts.begin(), experts.end(), 0);
+  return experts;
+}
+
+absl::Status Worker::CheckMemory() const {
+  const ModelConfig& config = model_.checkpoint->config();
+  const DType act = model_.activation_dtype;
+  std::vector<MemoryNeed> needs = {
+      {"weights", model_.checkpoint->attention_weight_bytes()},
+      {"KV blocks (--kv_bytes)", limits_.kv_blocks * KvCache::BlockBytes(config, act)},
+      {"states (--max_sequences)", limits_.max_sequences * LinearState::SlotBytes(config, act)},
+      {"a step (--max_step_tokens)",
+       ForwardPass::StepBytes(config, ForwardOptionsOf(limits_, act))}};
+  if (options_.expert_workers == "inproc") {
+    needs.push_back({"experts", model_.checkpoint->expert_weight_bytes(all_experts())});
+  }
+  return CheckDeviceMemory(model_.backend->AvailableBytes(), needs);
 }
 
 absl::Status Worker::CreateExchange() {
@@ -206,22 +261,28 @@ absl::Status Worker::CreateExchange() {
     exchange.peer.identity = model_.identity;
     exchange.peer.num_experts = config.num_experts;
     exchange.peer.hidden_size = config.hidden_size;
+    exchange.peer.security = security_;
     exchange.peer.exchange_timeout = options_.exchange_timeout;
     exchange.spin = options_.exchange_spin;
     exchange.loss_timeout = options_.expert_loss_timeout;
     exchange.peer.observer = &exchange_latency_;
+    exchange.heartbeat = heartbeat_;
     exchange.on_change = [this] { readiness_.Notify(); };
     M1_ASSIGN_OR_RETURN(exchange_, RemoteExchange::Create(exchange));
+    if (is_on_device()) {
+      transport_ = std::move(exchange_);
+      exchange_ = std::make_unique<StagedExchange>(model_.backend.get(), transport_.get());
+    }
     return absl::OkStatus();
   }
-  std::vector<int32_t> experts(static_cast<size_t>(config.num_experts));
-  std::iota(experts.begin(), experts.end(), 0);
+  const std::vector<int32_t> experts = all_experts();
   M1_ASSIGN_OR_RETURN(
       const WeightMemory memory,
-      ChooseWeightMemory(options_.model.weights, model_.checkpoint->expert_weight_bytes(experts)));
+      ChooseWeightMemory(options_.model, model_.checkpoint->expert_weight_bytes(experts)));
   M1_RETURN_IF_ERROR(
       model_.checkpoint->PrefetchExperts(experts, LogLoading(TerminationRequested), memory));
-  M1_ASSIGN_OR_RETURN(ExpertStore store, ExpertStore::Open(*model_.checkpoint, experts));
+  M1_ASSIGN_OR_RETURN(ExpertStore store,
+                      ExpertStore::Open(*model_.checkpoint, experts, device_weights_.get()));
   local_experts_ = std::unique_ptr<LocalExperts>(new LocalExperts{std::move(store), nullptr});
   // The engine's thread computes attention and experts by turns: one set of threads serves both.
   local_experts_->executor = std::make_unique<ExpertFfn>(
@@ -232,25 +293,25 @@ absl::Status Worker::CreateExchange() {
 }
 
 absl::Status Worker::CreateEngine() {
-  auto forward = std::make_unique<ForwardPass>(
-      model_.checkpoint->config(), model_.checkpoint->attention_weights(), model_.backend.get(),
-      exchange_.get(),
-      ForwardOptions{.activation_dtype = model_.activation_dtype,
-                     .max_rows = limits_.max_step_tokens,
-                     .num_kv_blocks = limits_.kv_blocks,
-                     .num_state_slots = limits_.max_sequences,
-                     .trace = &step_metrics_});
+  ForwardOptions forward_options = ForwardOptionsOf(limits_, model_.activation_dtype);
+  forward_options.trace = &spans_;
+  auto forward =
+      std::make_unique<ForwardPass>(model_.checkpoint->config(), weights_, model_.backend.get(),
+                                    exchange_.get(), forward_options);
   engine_ =
       std::make_unique<Engine>(EngineOptions{.limits = limits_,
                                              .expert_loss_timeout = options_.expert_loss_timeout,
                                              .lanes = LaneMode(options_),
-                                             .trace = &step_metrics_},
+                                             .trace = &spans_,
+                                             .heartbeat = heartbeat_},
                                std::move(forward), exchange_.get());
   return absl::OkStatus();
 }
 
 absl::Status Worker::Serve(ServerOptions server_options) {
   server_options.on_serving = [this](bool serving) { metrics_->SetReady(serving); };
+  server_options.metrics = metrics_->registry();
+  server_options.watchdog = metrics_->watchdog();
   const std::unique_ptr<ScrapedMetrics> scraped =
       ScrapeAttentionWorker(metrics_->registry(), limits_, engine_.get(), exchange_.get());
   AttentionService service(ToProto(model_.identity), limits_, engine_.get(), exchange_.get());
@@ -286,15 +347,22 @@ int Main() {
     return ExitWith(status);
   }
   const AttentionWorkerOptions options = OptionsFromFlags();
-  if (absl::Status status = Validate(options); !status.ok()) return ExitWith(status);
+  absl::Status checked = Validate(options);
+  checked.Update(CheckFlagRange("port", absl::GetFlag(FLAGS_port), 0, 65535));
+  if (!checked.ok()) return ExitWith(checked);
+  const SecurityOptions security_options =
+      SecurityFromFlags(Role::kAttentionWorker, absl::GetFlag(FLAGS_address));
+  const absl::StatusOr<std::unique_ptr<Security>> security = Security::Create(security_options);
+  if (!security.ok()) return ExitWith(security.status());
   const absl::StatusOr<ServerMetricsOptions> metrics =
-      ReadMetricsFlags("attention-worker", absl::GetFlag(FLAGS_metrics_address),
-                       absl::GetFlag(FLAGS_metrics_port), absl::GetFlag(FLAGS_address));
+      MetricsFromFlags("attention-worker", security_options);
   if (!metrics.ok()) return ExitWith(metrics.status());
-  absl::StatusOr<std::unique_ptr<Worker>> worker = Worker::Create(options, *metrics);
+  absl::StatusOr<std::unique_ptr<Worker>> worker =
+      Worker::Create(options, *metrics, security->get());
   if (!worker.ok()) return ExitWith(worker.status());
-  return ExitWith((*worker)->Serve(
-      {.address = absl::GetFlag(FLAGS_address), .port = absl::GetFlag(FLAGS_port)}));
+  return ExitWith((*worker)->Serve({.address = absl::GetFlag(FLAGS_address),
+                                    .port = absl::GetFlag(FLAGS_port),
+                                    .security = security->get()}));
 }
 
 }  // namespace

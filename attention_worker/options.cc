@@ -61,8 +61,8 @@ absl::StatusOr<int64_t> KvBlocks(const AttentionWorkerOptions& options, const Mo
 
 // Leases are promised up front: what the machine does not have is refused now, not found out under
 // load.
-absl::Status CheckMemory(const ModelConfig& config, DType activation_dtype,
-                         const StepLimits& limits) {
+absl::Status CheckHostMemory(const ModelConfig& config, DType activation_dtype,
+                             const StepLimits& limits) {
   const double bytes = static_cast<double>(limits.max_sequences) *
                            static_cast<double>(LinearState::SlotBytes(config, activation_dtype)) +
                        static_cast<double>(limits.kv_blocks) *
@@ -105,6 +105,8 @@ absl::Status Validate(const AttentionWorkerOptions& options) {
   M1_RETURN_IF_ERROR(CheckTimeout("exchange_timeout", options.exchange_timeout));
   M1_RETURN_IF_ERROR(CheckFlagRange("exchange_spin", options.exchange_spin, absl::ZeroDuration(),
                                     Doorbell::kMaxSpin));
+  M1_RETURN_IF_ERROR(CheckFlagRange("drain_timeout", options.drain_timeout, absl::ZeroDuration(),
+                                    absl::Hours(24)));
   return CheckTimeout("expert_loss_timeout", options.expert_loss_timeout);
 }
 
@@ -119,7 +121,9 @@ absl::StatusOr<StepLimits> Limits(const AttentionWorkerOptions& options, const M
   M1_ASSIGN_OR_RETURN(limits.max_context_tokens, ContextTokens(options, config));
   M1_ASSIGN_OR_RETURN(limits.kv_blocks,
                       KvBlocks(options, config, activation_dtype, limits.max_context_tokens));
-  M1_RETURN_IF_ERROR(CheckMemory(config, activation_dtype, limits));
+  if (options.model.device == "cpu") {
+    M1_RETURN_IF_ERROR(CheckHostMemory(config, activation_dtype, limits));
+  }
   return limits;
 }
 

@@ -3,26 +3,30 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+
+#include "common/model/placement.h"
+
 namespace m1 {
 namespace {
 
-// One sample for each expert worker, the first kMaxLabelValues.
+// One sample for each expert worker; what `fold` makes of those beyond kMaxLabelValues.
 template <typename Value>
-ScrapedMetrics::Read PerPeer(const ExpertExchange* exchange, Value value) {
-  return [exchange, value] {
-    std::vector<MetricSample> samples;
+ScrapedMetrics::Read PerPeer(const ExpertExchange* exchange, Fold fold, Value value) {
+  return [exchange, fold, value] {
+    std::vector<LabelledValue> values;
     for (const ExpertPeer& peer : exchange->Peers()) {
-      if (samples.size() == kMaxLabelValues) break;
-      samples.push_back(
-          {{{"expert_worker", LabelValue(peer.address)}}, static_cast<double>(value(peer))});
+      values.push_back({peer.address, static_cast<double>(value(peer))});
     }
-    return samples;
+    return CapSamples("expert_worker", values, fold);
   };
 }
 
 void AddEngine(ScrapedMetrics* metrics, const Engine* engine) {
-  const auto of = [engine](auto member) {
-    return [engine, member] { return static_cast<double>(engine->stats().*member); };
+  const auto stats = std::make_shared<EngineStats>();  // of the scrape that runs
+  metrics->BeforeEach([engine, stats] { *stats = engine->stats(); });
+  const auto of = [stats](auto member) {
+    return [stats, member] { return static_cast<double>((*stats).*member); };
   };
   metrics->AddCounter("m1_attention_prefill_tokens_total",
                       "Tokens computed of prompts and replays.",
@@ -40,11 +44,9 @@ void AddEngine(ScrapedMetrics* metrics, const Engine* engine) {
                     of(&EngineStats::used_kv_blocks));
   metrics->AddGauge("m1_attention_state_slots_used", "State slots in use: resident sequences.",
                     of(&EngineStats::used_sequences));
-  metrics->AddGauge("m1_attention_sequences", "Sequences that were started and not ended.",
-                    [engine] {
-                      const EngineStats stats = engine->stats();
-                      return static_cast<double>(stats.used_sequences + stats.waiting_sequences);
-                    });
+  metrics->AddGauge(
+      "m1_attention_sequences", "Sequences that were started and not ended.",
+      [stats] { return static_cast<double>(stats->used_sequences + stats->waiting_sequences); });
   metrics->AddGauge("m1_attention_sequences_waiting",
                     "Sequences that were started and wait for memory.",
                     of(&EngineStats::waiting_sequences));
@@ -52,37 +54,49 @@ void AddEngine(ScrapedMetrics* metrics, const Engine* engine) {
                     of(&EngineStats::client_count));
 }
 
+}  // namespace
+
 void AddExchange(ScrapedMetrics* metrics, const ExpertExchange* exchange) {
-  metrics->AddGauges("m1_attention_expert_worker_connected",
-                     "1 while the expert worker is connected.",
-                     PerPeer(exchange, [](const ExpertPeer& peer) { return peer.connected; }));
-  metrics->AddGauges("m1_attention_expert_worker_mismatch",
-                     "1 while the expert worker is refused: its model or numerics differ.",
-                     PerPeer(exchange, [](const ExpertPeer& peer) { return peer.mismatched; }));
-  metrics->AddCounters("m1_attention_exchange_sent_bytes_total",
-                       "Bytes of dispatches sent to the expert worker.",
-                       PerPeer(exchange, [](const ExpertPeer& peer) { return peer.sent_bytes; }));
-  metrics->AddCounters(
-      "m1_attention_exchange_received_bytes_total", "Bytes of answers from the expert worker.",
-      PerPeer(exchange, [](const ExpertPeer& peer) { return peer.received_bytes; }));
+  const auto add_counters = [&](const char* name, const char* help, auto value) {
+    metrics->AddCounters(name, help, PerPeer(exchange, Fold::kSum, value));
+  };
+  metrics->AddGauges(
+      "m1_attention_expert_worker_connected", "1 while the expert worker is connected.",
+      PerPeer(exchange, Fold::kMin, [](const ExpertPeer& peer) { return peer.connected; }));
+  metrics->AddGauges(
+      "m1_attention_expert_worker_mismatch",
+      "1 while the expert worker is refused: its model or numerics differ.",
+      PerPeer(exchange, Fold::kMax, [](const ExpertPeer& peer) { return peer.mismatched; }));
+  add_counters("m1_attention_exchange_sent_bytes_total",
+               "Bytes of dispatches sent to the expert worker.",
+               [](const ExpertPeer& peer) { return peer.sent_bytes; });
+  add_counters("m1_attention_exchange_received_bytes_total",
+               "Bytes of answers from the expert worker.",
+               [](const ExpertPeer& peer) { return peer.received_bytes; });
   metrics->AddGauge("m1_attention_experts_missing", "Experts that no connected worker hosts.",
                     [exchange] { return static_cast<double>(exchange->MissingExperts().size()); });
 }
 
-}  // namespace
+std::string WhyNotReady(bool is_draining, const std::vector<int32_t>& missing_experts) {
+  if (is_draining) return "draining";
+  if (missing_experts.empty()) return "about to serve";
+  const bool is_one = missing_experts.size() == 1;
+  return absl::StrCat(is_one ? "expert " : "experts ", FormatExpertList(missing_experts),
+                      is_one ? " has no host" : " have no host");
+}
 
-ExchangeLatency::ExchangeLatency(MetricsRegistry* registry)
-    : histograms_("expert_worker",
-                  [registry](const prometheus::Labels& labels) -> prometheus::Histogram& {
-                    return registry->AddHistogram(
-                        "m1_attention_exchange_seconds",
-                        "From a dispatch to the expert worker to its answer: transport, waiting "
-                        "and computing.",
-                        SecondsBuckets(), labels);
-                  }) {}
+ExchangeLatency::ExchangeLatency(MetricsRegistry* registry, const Clock* clock)
+    : histograms_(&registry->Histograms(
+                      "m1_attention_exchange_seconds",
+                      "From a dispatch to the expert worker to its answer: transport, waiting "
+                      "and computing."),
+                  {.name = "expert_worker"}, clock == nullptr ? &real_clock_ : clock,
+                  SecondsBuckets()) {}
 
 void ExchangeLatency::OnAnswer(const std::string& address, absl::Duration latency) {
-  histograms_.Of(address).Observe(absl::ToDoubleSeconds(latency));
+  histograms_.With(address, [latency](prometheus::Histogram& histogram) {
+    histogram.Observe(absl::ToDoubleSeconds(latency));
+  });
 }
 
 std::unique_ptr<ScrapedMetrics> ScrapeAttentionWorker(MetricsRegistry* registry,
@@ -98,6 +112,9 @@ std::unique_ptr<ScrapedMetrics> ScrapeAttentionWorker(MetricsRegistry* registry,
                     [slots] { return slots; });
   AddEngine(metrics.get(), engine);
   AddExchange(metrics.get(), exchange);
+  metrics->WhyNotReady([engine, exchange] {
+    return WhyNotReady(engine->stats().draining, exchange->MissingExperts());
+  });
   metrics->Publish();
   return metrics;
 }

@@ -1,7 +1,10 @@
-// The buffers of one step. Every step reuses them.
+// The buffers of one step, in the backend's memory. Every step reuses them.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <numeric>
+#include <vector>
 
 #include "common/model/config.h"
 #include "common/tensor/tensor.h"
@@ -35,34 +38,35 @@ struct LayerBuffers {
   TensorView coefficient;
 };
 
+using MakeTensor = std::function<Tensor(DType, const Shape&)>;
+
 struct Workspace {
-  Workspace(const ModelConfig& config, DType act, int64_t max_rows, int64_t max_logit_rows)
-      : hidden(DType::kF32, {max_rows, config.hidden_size}),
-        normed(DType::kF32, {max_rows, config.hidden_size}),
-        normed_act(act, {max_rows, config.hidden_size}),
-        branch(DType::kF32, {max_rows, config.hidden_size}),
-        shared(DType::kF32, {max_rows, config.hidden_size}),
-        qkv(act, {max_rows, config.num_heads, 3, config.head_dim}),
-        q(DType::kF32, {max_rows, config.num_heads, config.head_dim}),
-        q_act(act, {max_rows, config.num_heads, config.head_dim}),
-        k(DType::kF32, {max_rows, config.num_kv_heads, config.head_dim}),
-        k_act(act, {max_rows, config.num_kv_heads, config.head_dim}),
-        v_act(act, {max_rows, config.num_kv_heads, config.head_dim}),
-        heads(DType::kF32, {max_rows, config.num_heads * config.head_dim}),
-        output_gate(DType::kF32, {max_rows, config.num_heads * config.head_dim}),
-        heads_act(act, {max_rows, config.num_heads * config.head_dim}),
-        cos(DType::kF32, {max_rows, config.rotary_dim / 2}),
-        sin(DType::kF32, {max_rows, config.rotary_dim / 2}),
-        gate_logits(DType::kF32, {max_rows, config.num_experts}),
-        expert_ids(DType::kI32, {max_rows, config.num_experts_per_token}),
-        expert_weights(DType::kF32, {max_rows, config.num_experts_per_token}),
-        expert_out(act, {max_rows, config.num_experts_per_token, config.hidden_size}),
-        shared_mid(act, {max_rows, config.shared_intermediate_size}),
-        coefficient(DType::kF32, {max_rows, 1}),
-        last_hidden(DType::kF32, {max_logit_rows, config.hidden_size}),
-        logits(DType::kF32, {max_logit_rows, config.vocab_size}),
-        temperatures(DType::kF32, {max_logit_rows}),
-        log_sum_exp(DType::kF32, {max_logit_rows}) {}
+  Workspace(const ModelConfig& config, DType act, int64_t max_rows, int64_t max_logit_rows,
+            const MakeTensor& make)
+      : hidden(make(DType::kF32, {max_rows, config.hidden_size})),
+        normed(make(DType::kF32, {max_rows, config.hidden_size})),
+        normed_act(make(act, {max_rows, config.hidden_size})),
+        branch(make(DType::kF32, {max_rows, config.hidden_size})),
+        shared(make(DType::kF32, {max_rows, config.hidden_size})),
+        qkv(make(act, {max_rows, config.num_heads, 3, config.head_dim})),
+        q(make(DType::kF32, {max_rows, config.num_heads, config.head_dim})),
+        q_act(make(act, {max_rows, config.num_heads, config.head_dim})),
+        k(make(DType::kF32, {max_rows, config.num_kv_heads, config.head_dim})),
+        k_act(make(act, {max_rows, config.num_kv_heads, config.head_dim})),
+        v_act(make(act, {max_rows, config.num_kv_heads, config.head_dim})),
+        heads(make(DType::kF32, {max_rows, config.num_heads * config.head_dim})),
+        output_gate(make(DType::kF32, {max_rows, config.num_heads * config.head_dim})),
+        heads_act(make(act, {max_rows, config.num_heads * config.head_dim})),
+        cos(make(DType::kF32, {max_rows, config.rotary_dim / 2})),
+        sin(make(DType::kF32, {max_rows, config.rotary_dim / 2})),
+        gate_logits(make(DType::kF32, {max_rows, config.num_experts})),
+        expert_ids(make(DType::kI32, {max_rows, config.num_experts_per_token})),
+        expert_weights(make(DType::kF32, {max_rows, config.num_experts_per_token})),
+        expert_out(make(act, {max_rows, config.num_experts_per_token, config.hidden_size})),
+        shared_mid(make(act, {max_rows, config.shared_intermediate_size})),
+        coefficient(make(DType::kF32, {max_rows, 1})),
+        last_hidden(make(DType::kF32, {max_logit_rows, config.hidden_size})),
+        logits(make(DType::kF32, {max_logit_rows, config.vocab_size})) {}
 
   LayerBuffers Rows(int64_t begin, int64_t count) {
     const auto part = [&](Tensor& tensor) { return tensor.view().Rows(begin, count); };
@@ -116,8 +120,24 @@ struct Workspace {
   Tensor coefficient;     // [rows, 1]
   Tensor last_hidden;     // [logit rows, hidden]: final norm's input, then its output
   Tensor logits;          // [logit rows, vocab]
-  Tensor temperatures;    // [logit rows]
-  Tensor log_sum_exp;     // [logit rows]
+};
+
+// The host's side of a step.
+struct HostBuffers {
+  HostBuffers(const ModelConfig& config, int64_t max_rows, int64_t max_logit_rows)
+      : cos(DType::kF32, {max_rows, config.rotary_dim / 2}),
+        sin(DType::kF32, {max_rows, config.rotary_dim / 2}),
+        expert_ids(DType::kI32, {max_rows, config.num_experts_per_token}),
+        row_numbers(static_cast<size_t>(max_logit_rows)),
+        log_sum_exp(static_cast<size_t>(max_logit_rows)) {
+    std::iota(row_numbers.begin(), row_numbers.end(), 0);
+  }
+
+  Tensor cos;                        // [rows, rotary_dim / 2]
+  Tensor sin;                        // [rows, rotary_dim / 2]
+  Tensor expert_ids;                 // int32 [rows, k]
+  std::vector<int32_t> row_numbers;  // 0, 1, ... [logit rows]
+  std::vector<float> log_sum_exp;    // [logit rows]
 };
 
 }  // namespace m1

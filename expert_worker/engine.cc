@@ -6,6 +6,8 @@
 
 #include "absl/time/clock.h"
 
+#include "common/base/thread_name.h"
+
 namespace m1 {
 
 Engine::Engine(ExpertExecutor* executor, const EngineOptions& options, JobSource* source)
@@ -35,20 +37,32 @@ void Engine::Stop() {
 }
 
 void Engine::Loop() {
+  NameThread("batch-loop");
   while (true) {
     // In this order: nothing is queued once it stops.
     const bool stopping = stopping_;
     const uint32_t seen = doorbell_->count();
     Take();
     if (!pending_.empty()) {
+      Beat();
       Gather();
       Run(TakeRun());
     } else if (stopping) {
+      Rest();
       return;
     } else {
+      Rest();
       doorbell_->Wait(seen, absl::InfiniteFuture(), options_.spin);
     }
   }
+}
+
+void Engine::Beat() {
+  if (options_.heartbeat != nullptr) options_.heartbeat->Beat();
+}
+
+void Engine::Rest() {
+  if (options_.heartbeat != nullptr) options_.heartbeat->Rest();
 }
 
 void Engine::Take() {

@@ -15,6 +15,7 @@
 #include "common/base/bounded_queue.h"
 #include "common/base/doorbell.h"
 #include "common/base/trace.h"
+#include "common/base/watchdog.h"
 #include "common/exchange/exchange.h"
 
 namespace m1 {
@@ -45,7 +46,8 @@ struct EngineOptions {
   absl::Duration active_time = absl::Milliseconds(100);
   // How long to look for the next job before sleeping; at most Doorbell::kMaxSpin.
   absl::Duration spin = absl::ZeroDuration();
-  TraceSink* trace = nullptr;  // a span for each run; outlives the engine
+  TraceSink* trace = nullptr;      // a span for each run; outlives the engine
+  Heartbeat* heartbeat = nullptr;  // the thread's; outlives the engine
 };
 
 // Counters since start.
@@ -73,6 +75,9 @@ class Engine {
 
  private:
   void Loop();
+  // The heartbeat's, if there is one.
+  void Beat();
+  void Rest();
   // Adds what waits in the queue and the source to pending_.
   void Take();
   // The same, and what comes within gather_time.

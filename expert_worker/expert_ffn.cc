@@ -1,7 +1,6 @@
 #include "expert_worker/expert_ffn.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -14,12 +13,32 @@ namespace {
 // Bounds the scratch memory; far above the rows an expert needs to be bound by arithmetic.
 constexpr int64_t kMaxRunPairs = 4096;
 
-std::byte* RowPointer(const TensorView& view, int64_t row, int64_t row_bytes) {
-  return static_cast<std::byte*>(view.data()) + row * row_bytes;
-}
+// Where rows of one job stand in the job and among the sorted items.
+struct RowMoves {
+  std::vector<int32_t> rows;      // of job.rows
+  std::vector<int32_t> places;    // among the items
+  std::vector<int32_t> out_rows;  // of job.out
 
-const std::byte* RowPointer(const ConstTensorView& view, int64_t row, int64_t row_bytes) {
-  return static_cast<const std::byte*>(view.data()) + row * row_bytes;
+  void Reserve(size_t count) {
+    rows.reserve(count);
+    places.reserve(count);
+    out_rows.reserve(count);
+  }
+};
+
+absl::Status ValidateOut(const ExpertJob& job, int64_t hidden) {
+  const auto num_pairs = static_cast<int64_t>(job.pairs.size());
+  const Shape wanted = {job.out_rows.empty() || job.out.rank() < 1 ? num_pairs : job.out.dim(0),
+                        hidden};
+  if (!(job.out.shape() == wanted)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("out is ", job.out.shape().ToString(), ", want ", wanted.ToString()));
+  }
+  if (!job.out_rows.empty() && job.out_rows.size() != job.pairs.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(job.out_rows.size(), " rows of out for ", num_pairs, " pairs"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -79,11 +98,7 @@ absl::Status ExpertFfn::ValidateJob(const ExpertJob& job) const {
         absl::StrCat("rows are ", std::string(DTypeName(job.rows.dtype())), ", this worker takes ",
                      std::string(DTypeName(activation_dtype_))));
   }
-  const Shape wanted_out = {static_cast<int64_t>(job.pairs.size()), shape.hidden_size};
-  if (!(job.out.shape() == wanted_out)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("out is ", job.out.shape().ToString(), ", want ", wanted_out.ToString()));
-  }
+  M1_RETURN_IF_ERROR(ValidateOut(job, shape.hidden_size));
   for (const RowExpert& pair : job.pairs) {
     if (pair.row < 0 || pair.row >= job.rows.dim(0)) {
       return absl::InvalidArgumentError(
@@ -119,29 +134,33 @@ absl::Status ExpertFfn::Execute(std::span<const ExpertJob> jobs) {
 absl::Status ExpertFfn::RunSorted(std::span<const ExpertJob> jobs, std::span<const Item> items) {
   const int64_t num_pairs = static_cast<int64_t>(items.size());
   GrowScratch(num_pairs);
-  const int64_t row_bytes = store_->shape().hidden_size * DTypeBytes(activation_dtype_);
   const TensorView x = x_.view().Rows(0, num_pairs);
   const TensorView y = y_.view().Rows(0, num_pairs);
   std::vector<ExpertGroup> groups;
+  std::vector<RowMoves> moves(jobs.size());
+  for (size_t i = 0; i < jobs.size(); ++i) moves[i].Reserve(jobs[i].pairs.size());
   for (int64_t i = 0; i < num_pairs; ++i) {
     const Item& item = items[static_cast<size_t>(i)];
     const ExpertJob& job = jobs[static_cast<size_t>(item.job)];
     const RowExpert& pair = job.pairs[static_cast<size_t>(item.pair)];
-    std::memcpy(RowPointer(x, i, row_bytes), RowPointer(job.rows, pair.row, row_bytes),
-                static_cast<size_t>(row_bytes));
+    RowMoves& job_moves = moves[static_cast<size_t>(item.job)];
+    job_moves.rows.push_back(pair.row);
+    job_moves.places.push_back(static_cast<int32_t>(i));
+    job_moves.out_rows.push_back(job.out_row(static_cast<size_t>(item.pair)));
     if (i == 0 || items[static_cast<size_t>(i) - 1].expert != item.expert) {
       const ExpertWeights& weights = store_->weights(job.layer, item.expert);
       groups.push_back({i, 0, weights.w1, weights.w2, weights.w3});
     }
     ++groups.back().num_rows;
   }
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    M1_RETURN_IF_ERROR(backend_->CopyRows(jobs[i].rows, moves[i].rows, x, moves[i].places));
+  }
   const absl::Time started = absl::Now();
   M1_RETURN_IF_ERROR(backend_->ExpertFfn(x, groups, mid_.view().Rows(0, num_pairs), y));
   Count(jobs[static_cast<size_t>(items[0].job)].layer, items, groups, absl::Now() - started);
-  for (int64_t i = 0; i < num_pairs; ++i) {
-    const Item& item = items[static_cast<size_t>(i)];
-    std::memcpy(RowPointer(jobs[static_cast<size_t>(item.job)].out, item.pair, row_bytes),
-                RowPointer(y, i, row_bytes), static_cast<size_t>(row_bytes));
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    M1_RETURN_IF_ERROR(backend_->CopyRows(y, moves[i].places, jobs[i].out, moves[i].out_rows));
   }
   return absl::OkStatus();
 }
@@ -151,9 +170,9 @@ void ExpertFfn::GrowScratch(int64_t num_pairs) {
   if (num_pairs <= capacity) return;
   const int64_t grown = std::max<int64_t>(num_pairs, std::min(2 * capacity, kMaxRunPairs));
   const ExpertModelShape& shape = store_->shape();
-  x_ = Tensor(activation_dtype_, {grown, shape.hidden_size});
-  mid_ = Tensor(activation_dtype_, {grown, shape.intermediate_size});
-  y_ = Tensor(activation_dtype_, {grown, shape.hidden_size});
+  x_ = backend_->NewTensor(activation_dtype_, {grown, shape.hidden_size});
+  mid_ = backend_->NewTensor(activation_dtype_, {grown, shape.intermediate_size});
+  y_ = backend_->NewTensor(activation_dtype_, {grown, shape.hidden_size});
 }
 
 }  // namespace m1

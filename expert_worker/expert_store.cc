@@ -47,7 +47,8 @@ absl::StatusOr<ExpertStore> ExpertStore::Create(const ExpertModelShape& shape,
   }
   for (int32_t layer = 0; layer < shape.num_layers; ++layer) {
     for (const int32_t expert : experts) {
-      store.weights_.push_back(weights_of(layer, expert));
+      M1_ASSIGN_OR_RETURN(const ExpertWeights weights, weights_of(layer, expert));
+      store.weights_.push_back(weights);
       M1_RETURN_IF_ERROR(AddContext(CheckWeights(shape, store.weights_.back()),
                                     absl::StrCat("layer ", layer, " expert ", expert)));
     }
@@ -57,10 +58,10 @@ absl::StatusOr<ExpertStore> ExpertStore::Create(const ExpertModelShape& shape,
 }
 
 absl::StatusOr<ExpertStore> ExpertStore::Open(const Checkpoint& checkpoint,
-                                              std::vector<int32_t> experts) {
+                                              std::vector<int32_t> experts, DeviceWeights* device) {
   return Create(ShapeOf(checkpoint.config()), std::move(experts),
-                [&checkpoint](int32_t layer, int32_t expert) {
-                  return checkpoint.expert_weights(layer, expert);
+                [&checkpoint, device](int32_t layer, int32_t expert) {
+                  return device->Add(checkpoint.expert_weights(layer, expert));
                 });
 }
 

@@ -1,6 +1,6 @@
 // The experts that this worker hosts: the same ones in every layer, with their weights. Weights are
 // borrowed, normally from the mapping of a Checkpoint, so that only pages of hosted experts are
-// ever touched. Immutable, thread-safe.
+// ever touched, or from a device's memory. Immutable, thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,7 @@
 #include "common/model/checkpoint.h"
 #include "common/model/config.h"
 #include "common/model/weights.h"
+#include "common/worker/device_weights.h"
 
 namespace m1 {
 
@@ -27,18 +28,18 @@ ExpertModelShape ShapeOf(const ModelConfig& config);
 
 class ExpertStore {
  public:
-  using WeightsOf = std::function<ExpertWeights(int32_t layer, int32_t expert)>;
+  using WeightsOf = std::function<absl::StatusOr<ExpertWeights>(int32_t layer, int32_t expert)>;
 
   // `experts` are sorted; weights_of is called once for each layer and hosted expert, and what it
   // returns outlives the store. Errors: InvalidArgument for an id out of range or doubled, or
-  // weights of another shape.
+  // weights of another shape; those of weights_of.
   static absl::StatusOr<ExpertStore> Create(const ExpertModelShape& shape,
                                             std::vector<int32_t> experts,
                                             const WeightsOf& weights_of);
 
-  // The weights of a checkpoint, which outlives the store.
+  // The weights of a checkpoint as `device` has them; both outlive the store.
   static absl::StatusOr<ExpertStore> Open(const Checkpoint& checkpoint,
-                                          std::vector<int32_t> experts);
+                                          std::vector<int32_t> experts, DeviceWeights* device);
 
   const ExpertModelShape& shape() const { return shape_; }
   const std::vector<int32_t>& experts() const { return experts_; }

@@ -13,8 +13,13 @@
 #include "common/base/trace.h"
 #include "common/metrics/server_metrics.h"
 #include "common/model/placement.h"
+#include "common/rpc/metrics_flags.h"
 #include "common/rpc/process.h"
 #include "common/rpc/server_runner.h"
+#include "common/security/security.h"
+#include "common/security/security_flags.h"
+#include "common/worker/device_weights.h"
+#include "common/worker/staged_exchange.h"
 #include "common/worker/worker_model.h"
 #include "expert_worker/engine.h"
 #include "expert_worker/exchange_service.h"
@@ -35,6 +40,7 @@ ABSL_FLAG(
     "is the name of a pod with its ordinal");
 ABSL_FLAG(std::string, activation_dtype, "auto",
           "bf16 or fp32: rounding of activations and rows; auto: the checkpoint's");
+ABSL_FLAG(std::string, device, "cpu", "cpu, or cuda: the first GPU that this process sees");
 ABSL_FLAG(int32_t, threads, 0, "compute threads; 0: one per core");
 ABSL_FLAG(std::string, cpu_target, "",
           "instruction set: portable, avx2, avx512, avx512vnni, avx512bf16; empty: the best of "
@@ -55,9 +61,6 @@ ABSL_FLAG(
     bool, pin, false,
     "keep compute thread i on the ith core that this process may use; for machines that it has to "
     "itself");
-ABSL_FLAG(int32_t, metrics_port, 0, "port of HTTP /metrics, /healthz and /readyz; 0: none");
-ABSL_FLAG(std::string, metrics_address, "",
-          "IP address of --metrics_port; empty: that of --address, or loopback");
 ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace");
 
 namespace m1 {
@@ -76,6 +79,7 @@ ExpertWorkerOptions OptionsFromFlags() {
   options.model = {.directory = absl::GetFlag(FLAGS_model),
                    .activation_dtype = absl::GetFlag(FLAGS_activation_dtype),
                    .threads = absl::GetFlag(FLAGS_threads),
+                   .device = absl::GetFlag(FLAGS_device),
                    .cpu_target = absl::GetFlag(FLAGS_cpu_target),
                    .weights = absl::GetFlag(FLAGS_weights),
                    .pin = absl::GetFlag(FLAGS_pin)};
@@ -99,7 +103,8 @@ std::unique_ptr<ShmSource> OfferSharedMemory(const ExpertWorkerOptions& options,
 }
 
 absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions service_options,
-                   int64_t weight_bytes, ExpertFfn* executor, ServerMetrics* metrics) {
+                   int64_t weight_bytes, const ExpertFfn* experts, ExpertExecutor* executor,
+                   const Security* security, ServerMetrics* metrics) {
   const std::unique_ptr<ShmSource> source =
       OfferSharedMemory(options, service_options.limits, executor);
   if (source != nullptr) service_options.shared_memory = source->offer();
@@ -110,6 +115,7 @@ absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions se
   EngineOptions engine_options;
   RunMetrics run_metrics(metrics->registry(), trace.get());
   engine_options.trace = &run_metrics;
+  engine_options.heartbeat = metrics->watchdog()->Add("batch loop");
   engine_options.max_run_rows = kMaxFrameRows;
   engine_options.spin = options.exchange_spin;
   Engine engine(executor, engine_options, source.get());
@@ -119,12 +125,15 @@ absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions se
   server.port = options.port;
   server.max_receive_message_bytes = service_options.max_message_bytes();
   server.on_serving = [metrics](bool serving) { metrics->SetReady(serving); };
+  server.metrics = metrics->registry();
+  server.watchdog = metrics->watchdog();
+  server.security = security;
   const auto num_peers = [&service, &source] {
     const size_t over_shm = source == nullptr ? 0 : source->num_connections();
     return static_cast<int64_t>(service.num_streams() + over_shm);
   };
   const std::unique_ptr<ScrapedMetrics> scraped =
-      ScrapeExpertWorker(metrics->registry(), {&engine, executor, weight_bytes, num_peers});
+      ScrapeExpertWorker(metrics->registry(), {&engine, experts, weight_bytes, num_peers});
   M1_ASSIGN_OR_RETURN(
       const std::unique_ptr<ServerRunner> runner,
       ServerRunner::Start(server, {service.service()},
@@ -147,9 +156,10 @@ absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions se
 
 absl::Status Run(const ExpertWorkerOptions& options) {
   M1_RETURN_IF_ERROR(Validate(options));
+  const SecurityOptions security_options = SecurityFromFlags(Role::kExpertWorker, options.address);
+  M1_ASSIGN_OR_RETURN(const std::unique_ptr<Security> security, Security::Create(security_options));
   M1_ASSIGN_OR_RETURN(const ServerMetricsOptions metrics_options,
-                      ReadMetricsFlags("expert-worker", absl::GetFlag(FLAGS_metrics_address),
-                                       absl::GetFlag(FLAGS_metrics_port), options.address));
+                      MetricsFromFlags("expert-worker", security_options));
   M1_ASSIGN_OR_RETURN(const std::unique_ptr<ServerMetrics> metrics,
                       ServerMetrics::Start(metrics_options));
   M1_ASSIGN_OR_RETURN(const WorkerModel model, OpenWorkerModel(options.model));
@@ -171,14 +181,21 @@ absl::Status Run(const ExpertWorkerOptions& options) {
                 << " experts=" << FormatExpertList(experts) << " of=" << config.num_experts
                 << " hidden=" << config.hidden_size
                 << " bytes=" << checkpoint.expert_weight_bytes(experts);
-  M1_ASSIGN_OR_RETURN(const ExpertStore store, ExpertStore::Open(checkpoint, experts));
-  M1_ASSIGN_OR_RETURN(
-      const WeightMemory memory,
-      ChooseWeightMemory(options.model.weights, checkpoint.expert_weight_bytes(experts)));
+  const int64_t weight_bytes = checkpoint.expert_weight_bytes(experts);
+  KernelBackend* const backend = model.backend.get();
+  const bool is_on_device = backend->device_kind() != DeviceKind::kCpu;
+  const MemoryNeed need = {"weights", weight_bytes};
+  M1_RETURN_IF_ERROR(CheckDeviceMemory(backend->AvailableBytes(), {&need, 1}));
+  M1_ASSIGN_OR_RETURN(const WeightMemory memory, ChooseWeightMemory(options.model, weight_bytes));
   M1_RETURN_IF_ERROR(checkpoint.PrefetchExperts(experts, LogLoading(TerminationRequested), memory));
-  ExpertFfn executor(&store, model.backend.get(), model.activation_dtype);
+  DeviceWeights device_weights(backend);
+  M1_ASSIGN_OR_RETURN(const ExpertStore store,
+                      ExpertStore::Open(checkpoint, experts, &device_weights));
+  ExpertFfn ffn(&store, backend, model.activation_dtype);
+  StagedExecutor staged(backend, &ffn);
+  ExpertExecutor* const executor = is_on_device ? static_cast<ExpertExecutor*>(&staged) : &ffn;
   metrics->SetModel(IdentityLabels(model.identity));
-  return Serve(options, service_options, checkpoint.expert_weight_bytes(experts), &executor,
+  return Serve(options, service_options, weight_bytes, &ffn, executor, security.get(),
                metrics.get());
 }
 

@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 
-#include "common/base/status_macros.h"
 #include "common/rpc/grpc_status.h"
 #include "router/grpc_response.h"
 #include "router/grpc_violations.h"
@@ -17,8 +16,13 @@ constexpr absl::Duration kSlowReaderRetryDelay = absl::Seconds(1);
 // After its workers were lost for long, or while the router drains: others may be starting.
 constexpr absl::Duration kWorkerRetryDelay = absl::Seconds(5);
 
-// The identity of its certificate, else its address without the port.
-std::string ClientOf(const grpc::CallbackServerContext& context) {
+// The name of its token, else the identity of its certificate, else its address without the port.
+std::string ClientOf(const grpc::CallbackServerContext& context, const Security* security) {
+  const auto header = context.client_metadata().find("authorization");
+  if (security != nullptr && header != context.client_metadata().end()) {
+    const absl::string_view value(header->second.data(), header->second.size());
+    if (std::optional<std::string> name = security->ClientName(value)) return *std::move(name);
+  }
   if (const auto auth = context.auth_context(); auth != nullptr && auth->IsPeerAuthenticated()) {
     const std::vector<grpc::string_ref> identity = auth->GetPeerIdentity();
     if (!identity.empty()) return {identity[0].data(), identity[0].size()};
@@ -58,7 +62,7 @@ GenerateCall::GenerateCall(const GenerateCallContext& context,
     : context_(context),
       server_context_(server_context),
       arrival_time_(context.clock->Now()),
-      client_(ClientOf(*server_context)) {}
+      client_(ClientOf(*server_context, context.security)) {}
 
 void GenerateCall::Refuse(const absl::Status& status) {
   CountRefusal(status);
@@ -96,7 +100,11 @@ void GenerateCall::Begin(GenerationRequest request) {
 }
 
 absl::StatusOr<int64_t> GenerateCall::Register() {
-  M1_RETURN_IF_ERROR(context_.registry->Add(request_->request_id, shared_from_this()));
+  const absl::Status added = context_.registry->Add(request_->request_id, shared_from_this());
+  if (!added.ok()) {
+    CountRefusal(added);
+    return added;
+  }
   bool is_gone = false;
   {
     MutexLock lock(&mutex_);
@@ -155,7 +163,6 @@ void GenerateCall::OnCancel() {
   {
     MutexLock lock(&mutex_);
     is_cancelled_ = true;
-    if (context_.metrics != nullptr && !called_finish_) context_.metrics->OnCancelled();
     EndNow(absl::CancelledError("cancelled by the client, or its deadline has passed"));
   }
   FreeSequences();
@@ -345,10 +352,7 @@ void GenerateCall::EndNow(const absl::Status& status) {
 }
 
 void GenerateCall::CountRefusal(const absl::Status& status) {
-  if (context_.metrics == nullptr) return;
-  context_.metrics->OnRefused(absl::IsResourceExhausted(status) ? "queue_full"
-                              : absl::IsUnavailable(status)     ? "draining"
-                                                                : "invalid");
+  if (context_.metrics != nullptr) context_.metrics->OnRefused(status);
 }
 
 void GenerateCall::CountTokens(std::optional<absl::Time> last, int64_t count, absl::Time now) {

@@ -22,6 +22,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/mutex.h"
+#include "common/security/security.h"
 #include "m1/v1/inference.pb.h"
 #include "router/call_registry.h"
 #include "router/dispatcher.h"
@@ -49,7 +50,8 @@ struct GenerateCallContext {
   const TokenPieces* pieces = nullptr;
   const Clock* clock = nullptr;
   absl::Duration slow_reader_timeout = absl::Seconds(30);
-  RouterMetrics* metrics = nullptr;  // null: nothing is counted
+  RouterMetrics* metrics = nullptr;    // null: nothing is counted
+  const Security* security = nullptr;  // null: no tokens
 };
 
 // Owned by itself until gRPC is done with it, by the registry, and by the scheduler's sequences.

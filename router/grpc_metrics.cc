@@ -18,18 +18,29 @@ std::string ReasonLabel(v1::FinishReason reason) {
   return absl::AsciiStrToLower(absl::StripPrefix(v1::FinishReason_Name(reason), "FINISH_REASON_"));
 }
 
+const char* RefusalReason(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kResourceExhausted:
+      return "queue_full";
+    case absl::StatusCode::kUnavailable:
+      return "draining";
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kAlreadyExists:  // its request_id is in flight
+      return "invalid";
+    default:
+      return "internal";
+  }
+}
+
 }  // namespace
 
 RouterMetrics::RouterMetrics(MetricsRegistry* registry)
     : registry_(registry),
-      clients_("client",
-               [registry](const prometheus::Labels& labels) -> prometheus::Counter& {
-                 return registry->AddCounter(
-                     "m1_router_client_requests_total",
-                     "Calls of Generate that ended, by client: the name of its token or "
-                     "certificate, else its address; those beyond 64 are \"other\".",
-                     labels);
-               }),
+      clients_(
+          &registry->Counters("m1_router_client_requests_total",
+                              "Calls of Generate that ended, by client: the name of its token or "
+                              "certificate, else its address; those beyond 64 are \"other\"."),
+          {.name = "client"}, &clock_),
       cancelled_(registry->AddCounter("m1_router_cancelled_total",
                                       "Calls of Generate whose client left or whose deadline "
                                       "passed.")),
@@ -55,7 +66,7 @@ RouterMetrics::RouterMetrics(MetricsRegistry* registry)
                                              "Of these, inside the thought.")) {
   // There from the start, so that a rate sees the first one.
   registry->AddCounter(kRequestsName, kRequestsHelp, {{"code", "OK"}, {"finish_reason", "stop"}});
-  for (const char* reason : {"invalid", "queue_full", "draining"}) {
+  for (const char* reason : {"invalid", "queue_full", "draining", "internal"}) {
     registry->AddCounter(kRefusedName, kRefusedHelp, {{"reason", reason}});
   }
 }
@@ -82,12 +93,14 @@ void RouterMetrics::OnCallEnd(absl::string_view client, const absl::Status& stat
                    {{"code", absl::StatusCodeToString(status.code())},
                     {"finish_reason", ReasonLabel(reason)}})
       .Increment();
-  clients_.Of(client).Increment();
+  if (absl::IsCancelled(status)) cancelled_.Increment();
+  clients_.With(client, [](prometheus::Counter& counter) { counter.Increment(); });
   Observe(request_, since_arrival);
 }
 
-void RouterMetrics::OnRefused(absl::string_view reason) {
-  registry_->AddCounter(kRefusedName, kRefusedHelp, {{"reason", std::string(reason)}}).Increment();
+void RouterMetrics::OnRefused(const absl::Status& status) {
+  registry_->AddCounter(kRefusedName, kRefusedHelp, {{"reason", RefusalReason(status)}})
+      .Increment();
 }
 
 }  // namespace m1

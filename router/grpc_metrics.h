@@ -7,6 +7,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
+#include "common/base/clock.h"
 #include "common/metrics/capped_metrics.h"
 #include "common/metrics/registry.h"
 #include "m1/v1/inference.pb.h"
@@ -25,12 +26,12 @@ class RouterMetrics {
   void OnMoreTokens(absl::Duration since_last, int64_t count);
   // A sample has ended.
   void OnFinish(const v1::Finish& finish);
-  // A call of Generate has ended. `reason`: of its last sample, or unspecified.
+  // A call of Generate has ended, with CANCELLED if its client is gone, whoever noticed that first.
+  // `reason`: of its last sample, or unspecified.
   void OnCallEnd(absl::string_view client, const absl::Status& status, v1::FinishReason reason,
                  absl::Duration since_arrival);
-  // Before anything was computed for it.
-  void OnRefused(absl::string_view reason);
-  void OnCancelled() { cancelled_.Increment(); }
+  // A call of Generate ends with `status` before anything was computed for it.
+  void OnRefused(const absl::Status& status);
 
  private:
   static void Observe(prometheus::Histogram& histogram, absl::Duration value) {
@@ -38,6 +39,7 @@ class RouterMetrics {
   }
 
   MetricsRegistry* const registry_;
+  RealClock clock_;
   CappedMetrics<prometheus::Counter> clients_;
   prometheus::Counter& cancelled_;
   prometheus::Histogram& queue_;

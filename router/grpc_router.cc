@@ -7,6 +7,7 @@
 
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/base/thread_name.h"
 
 namespace m1 {
 namespace {
@@ -20,11 +21,13 @@ constexpr absl::Duration kTickPeriod = absl::Milliseconds(100);
 }  // namespace
 
 Router::Router(const RouterOptions& options, std::unique_ptr<Vocabulary> vocabulary,
-               std::function<void(bool)> on_serving)
+               RouterSurroundings surroundings)
     : options_(options),
       vocabulary_(std::move(vocabulary)),
-      on_serving_(std::move(on_serving)),
-      pool_(kPoolThreads, kPoolQueueSize) {
+      surroundings_(std::move(surroundings)),
+      pool_(kPoolThreads, kPoolQueueSize),
+      heartbeat_(surroundings_.watchdog == nullptr ? nullptr
+                                                   : surroundings_.watchdog->Add("scheduler")) {
   const SchedulerOptions scheduler_options{.pieces = vocabulary_.get(),
                                            .queue_size = options.queue_size,
                                            .priority_ageing = options.priority_ageing,
@@ -36,7 +39,8 @@ Router::Router(const RouterOptions& options, std::unique_ptr<Vocabulary> vocabul
   });
   fleet_ = std::make_unique<WorkerFleet>(
       WorkerFleetOptions{.addresses = options.attention_workers,
-                         .router_id = absl::StrCat(options.address, ":", options.port)},
+                         .router_id = absl::StrCat(options.address, ":", options.port),
+                         .security = surroundings_.security},
       dispatcher_.get());
 }
 
@@ -62,7 +66,10 @@ absl::Status Router::Serve(const std::vector<grpc::Service*>& services) {
   const ServerOptions server_options{.address = options_.address,
                                      .port = options_.port,
                                      .max_receive_message_bytes = options_.max_message_bytes,
-                                     .on_serving = on_serving_};
+                                     .on_serving = surroundings_.on_serving,
+                                     .security = surroundings_.security,
+                                     .metrics = surroundings_.metrics,
+                                     .watchdog = surroundings_.watchdog};
   M1_ASSIGN_OR_RETURN(server_, ServerRunner::Start(server_options, services));
   {
     MutexLock lock(&server_mutex_);
@@ -84,14 +91,17 @@ void Router::Stop() {
 }
 
 void Router::Tick() {
+  NameThread("scheduler-tick");
   MutexLock lock(&tick_mutex_);
   while (!is_stopped_) {
     tick_mutex_.Unlock();
+    if (heartbeat_ != nullptr) heartbeat_->Beat();
     dispatcher_->Tick();
     registry_.CheckReaders(clock_.Now());
     tick_mutex_.Lock();
     if (!is_stopped_) tick_stop_.WaitUntil(&tick_mutex_, absl::Now() + kTickPeriod);
   }
+  if (heartbeat_ != nullptr) heartbeat_->Rest();
 }
 
 }  // namespace m1

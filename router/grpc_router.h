@@ -13,7 +13,9 @@
 #include "absl/status/status.h"
 
 #include "common/base/clock.h"
+#include "common/base/watchdog.h"
 #include "common/rpc/server_runner.h"
+#include "common/security/security.h"
 #include "router/call_registry.h"
 #include "router/dispatcher.h"
 #include "router/grpc_worker_fleet.h"
@@ -23,12 +25,20 @@
 
 namespace m1 {
 
+// What it works with; all outlive it.
+struct RouterSurroundings {
+  const Security* security = nullptr;  // null: plaintext, no tokens
+  // Hears of readiness as health checks do, until Serve's server is gone.
+  std::function<void(bool)> on_serving = nullptr;
+  MetricsRegistry* metrics = nullptr;  // null: its server counts nothing
+  Watchdog* watchdog = nullptr;        // null: nobody asks whether it stands still
+};
+
 // Thread-safe, except destruction.
 class Router {
  public:
-  // `on_serving`, if any, hears of readiness as health checks do, until Serve's server is gone.
   Router(const RouterOptions& options, std::unique_ptr<Vocabulary> vocabulary,
-         std::function<void(bool)> on_serving = nullptr);
+         RouterSurroundings surroundings = {});
   // Ends at once what Stop did not end.
   ~Router();
 
@@ -43,6 +53,7 @@ class Router {
   Dispatcher* dispatcher() { return dispatcher_.get(); }
   CallRegistry* registry() { return &registry_; }
   WorkPool* pool() { return &pool_; }
+  const Security* security() const { return surroundings_.security; }
   const WorkerFleet* fleet() const { return fleet_.get(); }
   // After Serve.
   const ServerRunner& server() const { return *server_; }
@@ -52,7 +63,7 @@ class Router {
 
   const RouterOptions options_;
   const std::unique_ptr<Vocabulary> vocabulary_;
-  const std::function<void(bool)> on_serving_;
+  const RouterSurroundings surroundings_;
   RealClock clock_;
   CallRegistry registry_;
   WorkPool pool_;
@@ -66,6 +77,8 @@ class Router {
   std::unique_ptr<WorkerFleet> fleet_;
   std::unique_ptr<ServerRunner> server_;
 
+  // Of the ticker, which takes the locks that all the others take.
+  Heartbeat* const heartbeat_;
   Mutex tick_mutex_;
   CondVar tick_stop_;
   bool is_stopped_ ABSL_GUARDED_BY(tick_mutex_) = false;

@@ -50,7 +50,8 @@ void WorkerFleet::Add(const std::string& address) {
   const auto stream =
       std::make_shared<WorkerStream>(WorkerStreamOptions{.worker_index = static_cast<int>(index),
                                                          .address = address,
-                                                         .router_id = options_.router_id},
+                                                         .router_id = options_.router_id,
+                                                         .security = options_.security},
                                      dispatcher_);
   dispatcher_->SetLink(static_cast<int>(index), stream.get());
   stream->Start();

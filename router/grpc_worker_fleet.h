@@ -21,6 +21,7 @@ struct WorkerFleetOptions {
   std::string router_id;
   absl::Duration resolve_interval = absl::Seconds(5);
   AddressResolver resolver = ResolveWithSystem;
+  const Security* security = nullptr;  // as of WorkerStreamOptions
 };
 
 // Thread-safe. A worker's index is its place in streams(); that of one that left is given to the

@@ -71,7 +71,8 @@ InferenceService::InferenceService(InferenceServiceOptions options, Router* rout
                     .pieces = router->vocabulary(),
                     .clock = router->clock(),
                     .slow_reader_timeout = options_.slow_reader_timeout,
-                    .metrics = options_.metrics} {}
+                    .metrics = options_.metrics,
+                    .security = router->security()} {}
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::Generate(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {

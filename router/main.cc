@@ -15,7 +15,10 @@
 #include "common/base/status_macros.h"
 #include "common/metrics/server_metrics.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/metrics_flags.h"
 #include "common/rpc/process.h"
+#include "common/security/security.h"
+#include "common/security/security_flags.h"
 #include "router/control_service.h"
 #include "router/grpc_fleet_metrics.h"
 #include "router/grpc_router.h"
@@ -46,9 +49,12 @@ ABSL_FLAG(int, repetition_run_tokens, 3000,
           "So many tokens in a row, each likelier than --repetition_probability, end an answer; 0: "
           "off.");
 ABSL_FLAG(double, repetition_probability, 0.99, "See --repetition_run_tokens.");
-ABSL_FLAG(int32_t, metrics_port, 0, "Port of HTTP /metrics, /healthz and /readyz; 0: none.");
-ABSL_FLAG(std::string, metrics_address, "",
-          "IP address of --metrics_port; empty: that of --address, or loopback.");
+ABSL_FLAG(
+    std::string, token_file, "",
+    "File of lines NAME SHA256HEX, or NAME SHA256HEX admin for m1.v1.Control: clients must send "
+    "the metadata authorization: Bearer TOKEN "
+    "with a token of such a hash; read again when it changes. A file without lines lets nobody in; "
+    "not set: no tokens are asked for");
 ABSL_FLAG(std::string, log_level, "info", "error, warning, info, debug or trace.");
 
 namespace m1 {
@@ -82,10 +88,8 @@ absl::StatusOr<RouterOptions> OptionsFromFlags() {
   return options;
 }
 
-absl::StatusOr<std::unique_ptr<ServerMetrics>> StartMetrics(const RouterOptions& options) {
-  M1_ASSIGN_OR_RETURN(const ServerMetricsOptions metrics,
-                      ReadMetricsFlags("router", absl::GetFlag(FLAGS_metrics_address),
-                                       absl::GetFlag(FLAGS_metrics_port), options.address));
+absl::StatusOr<std::unique_ptr<ServerMetrics>> StartMetrics(const SecurityOptions& security) {
+  M1_ASSIGN_OR_RETURN(const ServerMetricsOptions metrics, MetricsFromFlags("router", security));
   return ServerMetrics::Start(metrics);
 }
 
@@ -97,6 +101,10 @@ absl::Status AsModelError(const absl::Status& status) {
 int Run() {
   absl::StatusOr<RouterOptions> options = OptionsFromFlags();
   if (!options.ok()) return ExitWith(options.status());
+  SecurityOptions security_options = SecurityFromFlags(Role::kRouter, options->address);
+  security_options.token_file = absl::GetFlag(FLAGS_token_file);
+  const absl::StatusOr<std::unique_ptr<Security>> security = Security::Create(security_options);
+  if (!security.ok()) return ExitWith(security.status());
   M1_LOG(kInfo) << "event=start model=" << options->model_directory
                 << " attention_workers=" << absl::StrJoin(options->attention_workers, ",")
                 << " queue_size=" << options->queue_size
@@ -107,7 +115,7 @@ int Run() {
                 << " repetition_run_tokens=" << options->repetition_run_tokens
                 << " repetition_probability=" << options->repetition_probability
                 << " slow_reader_timeout=" << absl::FormatDuration(options->slow_reader_timeout);
-  const absl::StatusOr<std::unique_ptr<ServerMetrics>> metrics = StartMetrics(*options);
+  const absl::StatusOr<std::unique_ptr<ServerMetrics>> metrics = StartMetrics(security_options);
   if (!metrics.ok()) return ExitWith(metrics.status());
   absl::StatusOr<std::unique_ptr<Vocabulary>> vocabulary =
       Vocabulary::Load(options->model_directory);
@@ -116,7 +124,10 @@ int Run() {
   std::optional<InferenceService> inference;
   std::optional<ControlService> control;
   Router router(*options, *std::move(vocabulary),
-                [&metrics](bool serving) { (*metrics)->SetReady(serving); });
+                {.security = security->get(),
+                 .on_serving = [&metrics](bool serving) { (*metrics)->SetReady(serving); },
+                 .metrics = (*metrics)->registry(),
+                 .watchdog = (*metrics)->watchdog()});
   const std::unique_ptr<ScrapedMetrics> scraped =
       ScrapeRouter((*metrics)->registry(), router.dispatcher(), router.fleet());
   inference.emplace(InferenceServiceOptions{.model_name = LastPart(options->model_directory),

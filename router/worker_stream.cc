@@ -12,6 +12,7 @@
 #include "common/exchange/identity.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
+#include "common/rpc/worker_credentials.h"
 #include "router/worker_stream_messages.h"
 
 namespace m1 {
@@ -24,10 +25,7 @@ constexpr absl::Duration kStatusTimeout = absl::Milliseconds(500);
 }  // namespace
 
 WorkerStream::WorkerStream(WorkerStreamOptions options, WorkerListener* listener)
-    : options_(std::move(options)),
-      listener_(listener),
-      channel_(MakeChannel(options_.address)),
-      stub_(v1::AttentionWorker::NewStub(channel_)) {}
+    : options_(std::move(options)), listener_(listener) {}
 
 WorkerStream::~WorkerStream() { Stop(); }
 
@@ -39,6 +37,19 @@ void WorkerStream::Stop() {
     changed_.SignalAll();
   }
   if (thread_.joinable()) thread_.join();
+}
+
+std::shared_ptr<v1::AttentionWorker::Stub> WorkerStream::Stub() {
+  std::shared_ptr<const TlsIdentity> identity;
+  if (options_.security != nullptr) identity = options_.security->identity();
+  MutexLock lock(&mutex_);
+  if (stub_ == nullptr || identity != identity_) {
+    ChannelOptions channel_options;
+    channel_options.credentials = MakeWorkerCredentials(identity.get(), Role::kAttentionWorker);
+    stub_ = v1::AttentionWorker::NewStub(MakeChannel(options_.address, channel_options));
+    identity_ = std::move(identity);
+  }
+  return stub_;
 }
 
 void WorkerStream::Start() {
@@ -56,7 +67,7 @@ absl::StatusOr<v1::DescribeAttentionResponse> WorkerStream::Describe(absl::Durat
   grpc::ClientContext context;
   context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
   v1::DescribeAttentionResponse response;
-  M1_RETURN_IF_ERROR(FromGrpcStatus(stub_->Describe(&context, {}, &response)));
+  M1_RETURN_IF_ERROR(FromGrpcStatus(Stub()->Describe(&context, {}, &response)));
   return response;
 }
 
@@ -92,7 +103,8 @@ absl::Status WorkerStream::RunOnce(bool* was_open) {
     commands_.clear();
     takes_commands_ = true;
   }
-  const std::unique_ptr<Stream> stream = stub_->Run(&context);
+  const std::shared_ptr<v1::AttentionWorker::Stub> stub = Stub();
+  const std::unique_ptr<Stream> stream = stub->Run(&context);
   const absl::Status greeting = Greet(stream.get());
   std::thread writer;
   if (greeting.ok()) {

@@ -4,7 +4,6 @@
 // so that a worker that does not read holds up nobody.
 #pragma once
 
-#include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 
 #include <deque>
@@ -17,6 +16,7 @@
 #include "absl/time/time.h"
 
 #include "common/base/mutex.h"
+#include "common/security/security.h"
 #include "m1/v1/attention.grpc.pb.h"
 #include "router/worker_link.h"
 
@@ -28,6 +28,8 @@ struct WorkerStreamOptions {
   std::string router_id;
   absl::Duration min_backoff = absl::Milliseconds(50);
   absl::Duration max_backoff = absl::Seconds(2);
+  // Outlives the stream; null, or without an identity: plaintext.
+  const Security* security = nullptr;
 };
 
 // Thread-safe.
@@ -50,6 +52,8 @@ class WorkerStream final : public WorkerLink {
  private:
   using Stream = grpc::ClientReaderWriter<v1::RunCommand, v1::RunEvent>;
 
+  // On a connection of its own, made again when our certificate has changed.
+  std::shared_ptr<v1::AttentionWorker::Stub> Stub() ABSL_LOCKS_EXCLUDED(mutex_);
   void KeepOpen();
   // Opens the stream and reads it to its end; tells whether it was accepted.
   absl::Status RunOnce(bool* was_open);
@@ -63,10 +67,11 @@ class WorkerStream final : public WorkerLink {
 
   const WorkerStreamOptions options_;
   WorkerListener* const listener_;
-  const std::shared_ptr<grpc::Channel> channel_;  // gRPC's own reference counting
-  const std::unique_ptr<v1::AttentionWorker::Stub> stub_;
 
   Mutex mutex_;
+  std::shared_ptr<const TlsIdentity> identity_ ABSL_GUARDED_BY(mutex_);  // that stub_ shows
+  // Calls that run keep the one they began with.
+  std::shared_ptr<v1::AttentionWorker::Stub> stub_ ABSL_GUARDED_BY(mutex_);
   CondVar changed_;
   bool is_stopped_ ABSL_GUARDED_BY(mutex_) = false;
   bool takes_commands_ ABSL_GUARDED_BY(mutex_) = false;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The slower checks: AddressSanitizer + UBSan with the services, ThreadSanitizer on engines and policy, clang's
-# thread-safety analysis, clang-tidy, and fuzzing. Usage: scripts/check.sh
+# thread-safety analysis, clang-tidy, fuzzing, and the CUDA kernels through nvcc. Usage: scripts/check.sh
 #   M1_FUZZ_SECONDS  seconds for each fuzz target (default 20)
 #   M1_TIDY_SECONDS  clang-tidy starts no further file after this many seconds (default 600; 0: all files)
 set -euo pipefail
@@ -53,7 +53,7 @@ integration_tests() {
 # of a sanitizer ends the process with its own exit code, which the tests do not accept.
 asan_services_integration() {
   M1_MIXED_REQUESTS=60 integration_tests build/asan-services/bin test_hostile.py test_client.py test_mixed.py test_order.py \
-    test_shared_memory.py
+    test_shared_memory.py test_security.py
 }
 
 # Only the tests that run threads of ours: label engine.
@@ -98,7 +98,14 @@ fuzz() {
   ((found)) || m1_die "no fuzz target was built"
 }
 
+# For every architecture, with warnings as errors. No GPU is needed, and none is used.
+cuda() {
+  m1_require_nvcc
+  m1_build cuda m1_cuda_kernels
+}
+
 m1_stage "install what is missing" install
+m1_stage "CUDA kernels: compile" cuda
 m1_stage "clang build with thread-safety analysis" m1_build clang-analysis
 m1_stage "clang-tidy" scripts/lib/clang_tidy.sh build/clang-analysis "$M1_TIDY_SECONDS" "$M1_JOBS"
 m1_stage "tsan: engines and policy" tsan

@@ -1,8 +1,11 @@
 // Time as an argument: code that waits or stamps takes a Clock, tests pass a FakeClock.
 #pragma once
 
+#include <chrono>
+
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+
 #include "common/base/mutex.h"
 
 namespace m1 {
@@ -16,6 +19,16 @@ class Clock {
 class RealClock final : public Clock {
  public:
   absl::Time Now() const override { return absl::Now(); }
+};
+
+// Its times mean nothing but their differences; never jumps, whatever happens to the system's
+// clock.
+class SteadyClock final : public Clock {
+ public:
+  absl::Time Now() const override {
+    return absl::UnixEpoch() +
+           absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
+  }
 };
 
 // Moves only when told. Thread-safe.

@@ -79,7 +79,13 @@ struct ExpertJob {
   int32_t layer = 0;
   ConstTensorView rows;              // act [num_rows, hidden]
   std::span<const RowExpert> pairs;  // any order, any multiplicity
-  TensorView out;                    // act [pairs.size(), hidden], out[i] belongs to pairs[i]
+  // out[i] belongs to pairs[i], or out[out_rows[i]] where there are out_rows.
+  TensorView out;  // act [pairs.size(), hidden]; with out_rows at least the rows that they name
+  std::span<const int32_t> out_rows = {};
+
+  int32_t out_row(size_t pair) const {
+    return out_rows.empty() ? static_cast<int32_t>(pair) : out_rows[pair];
+  }
 };
 
 // Expert side. Thread-compatible.

@@ -1,6 +1,5 @@
 #include "common/exchange/inproc_exchange.h"
 
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,7 +7,6 @@
 
 #include "common/base/status_macros.h"
 #include "common/exchange/dispatch_ledger.h"
-#include "common/tensor/tensor.h"
 
 namespace m1 {
 
@@ -42,33 +40,21 @@ absl::Status InprocExchange::Combine(int32_t lane) {
 
 absl::Status InprocExchange::Run(size_t executor_index, const DispatchBatch& batch) {
   std::vector<RowExpert> pairs;
-  std::vector<int32_t> out_indices;
+  std::vector<int32_t> out_rows;
   for (size_t i = 0; i < batch.expert_ids.size(); ++i) {
     const int32_t expert = batch.expert_ids[i];
     if (directory_.hosts(expert).front() != static_cast<PeerId>(executor_index)) continue;
-    const int32_t out_index = static_cast<int32_t>(i);
-    pairs.push_back({out_index / batch.experts_per_row, expert});
-    out_indices.push_back(out_index);
+    const auto out_row = static_cast<int32_t>(i);
+    pairs.push_back({out_row / batch.experts_per_row, expert});
+    out_rows.push_back(out_row);
   }
   if (pairs.empty()) return absl::OkStatus();
-  const int64_t hidden = batch.rows.dim(1);
-  const Shape shape = {static_cast<int64_t>(pairs.size()), hidden};
-  const bool is_all = pairs.size() == batch.expert_ids.size();  // and in their order
-  Tensor part(batch.rows.dtype(), is_all ? Shape{0, hidden} : shape);
-  const TensorView out = is_all ? batch.out.Reshape(shape) : part.view();
-  const ExpertJob job = {batch.layer, batch.rows, pairs, out};
+  const TensorView out =
+      batch.out.Reshape({static_cast<int64_t>(batch.expert_ids.size()), batch.rows.dim(1)});
+  const ExpertJob job = {batch.layer, batch.rows, pairs, out, out_rows};
   ExpertExecutor& executor = *executors_[executor_index];
   M1_RETURN_IF_ERROR(executor.ValidateJob(job));
-  M1_RETURN_IF_ERROR(executor.Execute({&job, 1}));
-  if (is_all) return absl::OkStatus();
-  const int64_t row_bytes = hidden * DTypeBytes(out.dtype());
-  auto* to = static_cast<std::byte*>(batch.out.data());
-  const auto* from = static_cast<const std::byte*>(out.data());
-  for (size_t i = 0; i < out_indices.size(); ++i) {
-    std::memcpy(to + out_indices[i] * row_bytes, from + static_cast<int64_t>(i) * row_bytes,
-                static_cast<size_t>(row_bytes));
-  }
-  return absl::OkStatus();
+  return executor.Execute({&job, 1});
 }
 
 std::vector<ExpertPeer> InprocExchange::Peers() const {

@@ -26,6 +26,9 @@
 // - exp, log, sigmoid, silu are those of exact_math.h. Subnormals are flushed to zero (FTZ and DAZ)
 //   by arithmetic; copies keep them. Which NaN a NaN result is may differ.
 // - Errors: InvalidArgument when shapes or dtypes disagree. Views must not overlap unless said.
+// - Tensors lie in the backend's memory (NewTensor; on the CPU anywhere), spans in the host's. A
+//   device may work on after a call returned, in the order of the calls; results in spans are
+//   there.
 // Thread-compatible: one thread calls a backend at a time; it may use more threads inside.
 #pragma once
 
@@ -39,6 +42,7 @@
 #include "common/kernels/operands.h"
 #include "common/kernels/sampling.h"
 #include "common/tensor/device.h"
+#include "common/tensor/tensor.h"
 #include "common/tensor/tensor_view.h"
 
 namespace m1 {
@@ -52,6 +56,24 @@ class KernelBackend {
   virtual DeviceKind device_kind() const = 0;
   // The implementation that runs: "reference", or a target of cpu_backend.h.
   virtual std::string name() const = 0;
+
+  // Zero-filled, aligned to 64 bytes, freed before the backend. Without memory the process ends:
+  // who takes much asks for AvailableBytes first (of the host's: the largest number there is).
+  virtual Tensor NewTensor(DType dtype, const Shape& shape) = 0;
+  virtual int64_t AvailableBytes() const = 0;
+
+  // out = x; x, or out, is the host's. Equal shapes and types. Zero: out = 0.
+  virtual absl::Status Upload(ConstTensorView x, TensorView out) = 0;
+  virtual absl::Status Download(ConstTensorView x, TensorView out) = 0;
+  virtual absl::Status Zero(TensorView out) = 0;
+
+  // out[out_rows[i]] = x[x_rows[i]] along the outermost axis. No row is written twice, or both read
+  // and written; `out` may be `x`. Errors: InvalidArgument for rows that do not exist.
+  virtual absl::Status CopyRows(ConstTensorView x, std::span<const int32_t> x_rows, TensorView out,
+                                std::span<const int32_t> out_rows) = 0;
+  absl::Status CopyRow(ConstTensorView x, int32_t x_row, TensorView out, int32_t out_row) {
+    return CopyRows(x, {&x_row, 1}, out, {&out_row, 1});
+  }
 
   // out[r] = table[ids[r]], widened.  table [vocab, hidden]; out fp32 [rows, hidden].
   // Errors: InvalidArgument for ids outside the table.
@@ -76,8 +98,7 @@ class KernelBackend {
     return Linears(x, {&product, 1});
   }
 
-  // out = act(silu(x gate^T) * (x up^T)).  x act [rows, K]; gate, up [N, K]; out act [rows, N].
-  // Both of one format.
+  // out = act(silu(x gate^T) * (x up^T)).  x, out act; gate, up [N, K] of one format.
   virtual absl::Status GatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
                                TensorView out) = 0;
 
@@ -156,9 +177,9 @@ class KernelBackend {
   // lse[r] = log(sum over v of exp(logits[r, v] / temperature[r])): the maximum m of the quotients
   // is subtracted, the sum runs in 16 lanes (v mod 16, ascending, plain adds) and the fixed tree,
   // lse = m + log(sum). NaN where a logit is not finite.
-  // logits fp32 [rows, vocab]; temperatures fp32 [rows] (> 0); lse fp32 [rows].
-  virtual absl::Status LogSumExp(ConstTensorView logits, ConstTensorView temperatures,
-                                 TensorView lse) = 0;
+  // logits fp32 [rows, vocab]; temperatures [rows] (> 0); lse [rows].
+  virtual absl::Status LogSumExp(ConstTensorView logits, std::span<const float> temperatures,
+                                 std::span<float> lse) = 0;
 
   // ids[i] is the token that draws[i] draws; sampling.h says which.  logits fp32 [rows, vocab],
   // finite, and so are their quotients by the temperatures; changed while the call runs only.

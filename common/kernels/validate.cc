@@ -32,6 +32,11 @@ absl::Status CheckShape(absl::string_view what, ConstTensorView view, const Shap
       absl::StrCat(what, " has shape ", view.shape().ToString(), ", wanted ", shape.ToString()));
 }
 
+absl::Status CheckIndex(absl::string_view what, int64_t index, int64_t size) {
+  if (index >= 0 && index < size) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(what, " ", index, " is outside [0, ", size, ")"));
+}
+
 absl::Status CheckRows(absl::string_view what, const SequenceRows& rows, int64_t num_rows) {
   if (rows.row_begin >= 0 && rows.num_rows >= 0 && rows.first_position >= 0 &&
       rows.row_begin <= num_rows && rows.num_rows <= num_rows - rows.row_begin &&
@@ -67,20 +72,39 @@ absl::Status CheckGroup(const ExpertGroup& group, int64_t rows, int64_t hidden,
   return CheckMatrix("expert_ffn: w2", group.w2, {hidden, intermediate});
 }
 
+absl::Status CheckIndices(absl::string_view what, std::span<const int32_t> indices, int64_t size) {
+  for (const int32_t index : indices) M1_RETURN_IF_ERROR(CheckIndex(what, index, size));
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+absl::Status ValidateTransfer(ConstTensorView x, ConstTensorView out) {
+  M1_RETURN_IF_ERROR(CheckDType("transfer: out", out, x.dtype()));
+  return CheckShape("transfer: out", out, x.shape());
+}
+
+absl::Status ValidateCopyRows(ConstTensorView x, std::span<const int32_t> x_rows,
+                              ConstTensorView out, std::span<const int32_t> out_rows) {
+  M1_RETURN_IF_ERROR(CheckDType("copy_rows: out", out, x.dtype()));
+  if (x.rank() < 1) return absl::InvalidArgumentError("copy_rows: x has no rows");
+  Shape wanted{out.rank() < 1 ? 0 : out.dim(0)};
+  for (int axis = 1; axis < x.rank(); ++axis) wanted.Append(x.dim(axis));
+  M1_RETURN_IF_ERROR(CheckShape("copy_rows: out", out, wanted));
+  if (x_rows.size() != out_rows.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("copy_rows: ", x_rows.size(), " rows of x for ", out_rows.size(), " of out"));
+  }
+  M1_RETURN_IF_ERROR(CheckIndices("copy_rows: x: row", x_rows, x.dim(0)));
+  return CheckIndices("copy_rows: out: row", out_rows, out.dim(0));
+}
 
 absl::Status ValidateEmbed(std::span<const int32_t> ids, ConstTensorView table,
                            ConstTensorView out) {
   M1_RETURN_IF_ERROR(m1::CheckAct("embed: table", table));
   M1_RETURN_IF_ERROR(CheckRank("embed: table", table, 2));
   M1_RETURN_IF_ERROR(CheckF32("embed: out", out, {static_cast<int64_t>(ids.size()), table.dim(1)}));
-  for (const int32_t id : ids) {
-    if (id < 0 || id >= table.dim(0)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("embed: id ", id, " is outside [0, ", table.dim(0), ")"));
-    }
-  }
-  return absl::OkStatus();
+  return CheckIndices("embed: id", ids, table.dim(0));
 }
 
 absl::Status ValidateRmsNorm(ConstTensorView x, ConstTensorView weight, ConstTensorView out) {
@@ -185,22 +209,6 @@ absl::Status ValidateSharedExpertMix(ConstTensorView moe, ConstTensorView shared
   M1_RETURN_IF_ERROR(
       CheckF32("shared_expert_mix: coefficient_logit", coefficient_logit, {moe.dim(0), 1}));
   return CheckF32("shared_expert_mix: out", out, moe.shape());
-}
-
-absl::Status ValidateLogSumExp(ConstTensorView logits, ConstTensorView temperatures,
-                               ConstTensorView lse) {
-  M1_RETURN_IF_ERROR(CheckDType("log_sum_exp: logits", logits, DType::kF32));
-  M1_RETURN_IF_ERROR(CheckRank("log_sum_exp: logits", logits, 2));
-  M1_RETURN_IF_ERROR(CheckF32("log_sum_exp: temperatures", temperatures, {logits.dim(0)}));
-  M1_RETURN_IF_ERROR(CheckF32("log_sum_exp: lse", lse, {logits.dim(0)}));
-  for (int64_t row = 0; row < logits.dim(0); ++row) {
-    const float temperature = temperatures.data_as<float>()[row];
-    if (!(temperature > 0.0f)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("log_sum_exp: temperature ", temperature, " of row ", row, " is not > 0"));
-    }
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace m1

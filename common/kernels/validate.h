@@ -12,6 +12,9 @@
 
 namespace m1 {
 
+absl::Status ValidateTransfer(ConstTensorView x, ConstTensorView out);
+absl::Status ValidateCopyRows(ConstTensorView x, std::span<const int32_t> x_rows,
+                              ConstTensorView out, std::span<const int32_t> out_rows);
 absl::Status ValidateEmbed(std::span<const int32_t> ids, ConstTensorView table,
                            ConstTensorView out);
 absl::Status ValidateRmsNorm(ConstTensorView x, ConstTensorView weight, ConstTensorView out);
@@ -28,10 +31,10 @@ absl::Status ValidateCombineExperts(ConstTensorView y, ConstTensorView weights,
                                     ConstTensorView out);
 absl::Status ValidateSharedExpertMix(ConstTensorView moe, ConstTensorView shared,
                                      ConstTensorView coefficient_logit, ConstTensorView out);
-absl::Status ValidateLogSumExp(ConstTensorView logits, ConstTensorView temperatures,
-                               ConstTensorView lse);
 
 // validate_sampling.cc
+absl::Status ValidateLogSumExp(ConstTensorView logits, std::span<const float> temperatures,
+                               std::span<const float> lse);
 absl::Status ValidateDrawTokens(ConstTensorView logits, std::span<const TokenDraw> draws,
                                 std::span<const int32_t> ids);
 absl::Status ValidateScoreTokens(ConstTensorView logits, std::span<const ScoreRequest> requests,
@@ -54,6 +57,8 @@ absl::Status CheckAct(absl::string_view what, ConstTensorView view);
 absl::Status CheckDType(absl::string_view what, ConstTensorView view, DType dtype);
 absl::Status CheckRank(absl::string_view what, ConstTensorView view, int rank);
 absl::Status CheckShape(absl::string_view what, ConstTensorView view, const Shape& shape);
+// In [0, size).
+absl::Status CheckIndex(absl::string_view what, int64_t index, int64_t size);
 // validate_matrix.cc
 // A matrix [out, in] of whichever format, its scales included. The scales' values are not looked
 // at: whoever loads them does that.

@@ -18,11 +18,6 @@ absl::Status CheckLogits(absl::string_view what, ConstTensorView logits, size_t 
       absl::StrCat(what, ": ", num_results, " results for ", num_items, " rows"));
 }
 
-absl::Status CheckIndex(absl::string_view what, int64_t index, int64_t size) {
-  if (index >= 0 && index < size) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(what, " ", index, " is outside [0, ", size, ")"));
-}
-
 // Written so that NaN fails.
 absl::Status CheckDraw(const TokenDraw& draw, int64_t vocab) {
   const bool is_in_range = draw.temperature >= 0.0f && draw.top_k >= 0 && draw.top_p > 0.0f &&
@@ -44,6 +39,25 @@ absl::Status CheckDraw(const TokenDraw& draw, int64_t vocab) {
 }
 
 }  // namespace
+
+absl::Status ValidateLogSumExp(ConstTensorView logits, std::span<const float> temperatures,
+                               std::span<const float> lse) {
+  M1_RETURN_IF_ERROR(CheckDType("log_sum_exp: logits", logits, DType::kF32));
+  M1_RETURN_IF_ERROR(CheckRank("log_sum_exp: logits", logits, 2));
+  const auto rows = static_cast<size_t>(logits.dim(0));
+  if (temperatures.size() != rows || lse.size() != rows) {
+    return absl::InvalidArgumentError(absl::StrCat("log_sum_exp: ", temperatures.size(),
+                                                   " temperatures and ", lse.size(),
+                                                   " results for ", rows, " rows"));
+  }
+  for (size_t row = 0; row < temperatures.size(); ++row) {
+    if (!(temperatures[row] > 0.0f)) {
+      return absl::InvalidArgumentError(absl::StrCat("log_sum_exp: temperature ", temperatures[row],
+                                                     " of row ", row, " is not > 0"));
+    }
+  }
+  return absl::OkStatus();
+}
 
 absl::Status ValidateDrawTokens(ConstTensorView logits, std::span<const TokenDraw> draws,
                                 std::span<const int32_t> ids) {

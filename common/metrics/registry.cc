@@ -45,9 +45,19 @@ std::string LabelValue(absl::string_view value) {
 
 MetricsRegistry::MetricsRegistry() : registry_(prometheus::Registry::InsertBehavior::Merge) {}
 
+prometheus::Family<prometheus::Counter>& MetricsRegistry::Counters(const std::string& name,
+                                                                   const std::string& help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry_);
+}
+
+prometheus::Family<prometheus::Histogram>& MetricsRegistry::Histograms(const std::string& name,
+                                                                       const std::string& help) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry_);
+}
+
 prometheus::Counter& MetricsRegistry::AddCounter(const std::string& name, const std::string& help,
                                                  const prometheus::Labels& labels) {
-  return prometheus::BuildCounter().Name(name).Help(help).Register(registry_).Add(labels);
+  return Counters(name, help).Add(labels);
 }
 
 prometheus::Gauge& MetricsRegistry::AddGauge(const std::string& name, const std::string& help,
@@ -59,7 +69,7 @@ prometheus::Histogram& MetricsRegistry::AddHistogram(const std::string& name,
                                                      const std::string& help,
                                                      const std::vector<double>& bounds,
                                                      const prometheus::Labels& labels) {
-  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry_).Add(labels, bounds);
+  return Histograms(name, help).Add(labels, bounds);
 }
 
 std::string MetricsRegistry::Text() const {
@@ -69,6 +79,14 @@ std::string MetricsRegistry::Text() const {
     for (const ScrapedMetrics* scraped : scraped_) Append(scraped->Collect(), &families);
   }
   return prometheus::TextSerializer().Serialize(families);
+}
+
+std::string MetricsRegistry::WhyNotReady() const {
+  MutexLock lock(&mutex_);
+  for (const ScrapedMetrics* scraped : scraped_) {
+    if (scraped->why_not_ready_) return scraped->why_not_ready_();
+  }
+  return "";
 }
 
 ScrapedMetrics::~ScrapedMetrics() {
@@ -105,6 +123,7 @@ void ScrapedMetrics::Add(const std::string& name, const std::string& help,
 }
 
 std::vector<prometheus::MetricFamily> ScrapedMetrics::Collect() const {
+  if (prepare_) prepare_();
   std::vector<prometheus::MetricFamily> families;
   for (const Family& family : families_) {
     prometheus::MetricFamily collected;

@@ -5,12 +5,14 @@
 
 #include <prometheus/collectable.h>
 #include <prometheus/counter.h>
+#include <prometheus/family.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -44,8 +46,16 @@ class MetricsRegistry {
                                       const std::vector<double>& bounds,
                                       const prometheus::Labels& labels = {});
 
+  // All metrics of a name, for whoever takes some away again: see CappedMetrics.
+  prometheus::Family<prometheus::Counter>& Counters(const std::string& name,
+                                                    const std::string& help);
+  prometheus::Family<prometheus::Histogram>& Histograms(const std::string& name,
+                                                        const std::string& help);
+
   // All metrics in Prometheus's text format.
   std::string Text() const;
+  // What the published ScrapedMetrics say; empty where none has an opinion.
+  std::string WhyNotReady() const;
 
  private:
   friend class ScrapedMetrics;
@@ -75,6 +85,11 @@ class ScrapedMetrics {
   void AddGauges(const std::string& name, const std::string& help, Read read);
   void AddCounter(const std::string& name, const std::string& help, std::function<double()> read);
   void AddGauge(const std::string& name, const std::string& help, std::function<double()> read);
+  // Before the figures of each scrape are read, by the same thread: what several of them share is
+  // looked up once.
+  void BeforeEach(std::function<void()> prepare) { prepare_ = std::move(prepare); }
+  // Why the process does not serve, as a line for people; asked only while it does not. Any thread.
+  void WhyNotReady(std::function<std::string()> why) { why_not_ready_ = std::move(why); }
   // From now on scrapes read them.
   void Publish();
 
@@ -93,6 +108,8 @@ class ScrapedMetrics {
 
   MetricsRegistry* const registry_;
   std::vector<Family> families_;
+  std::function<void()> prepare_;
+  std::function<std::string()> why_not_ready_;
 };
 
 }  // namespace m1

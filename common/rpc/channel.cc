@@ -1,7 +1,6 @@
 #include "common/rpc/channel.h"
 
 #include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
@@ -63,7 +62,10 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
   args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(options.keepalive_time));
   args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(options.keepalive_timeout));
   args.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
+  if (!options.tls_server_name.empty()) args.SetSslTargetNameOverride(options.tls_server_name);
+  const bool plaintext = options.credentials == nullptr || absl::StartsWith(address, "unix:");
+  return grpc::CreateCustomChannel(
+      address, plaintext ? grpc::InsecureChannelCredentials() : options.credentials, args);
 }
 
 bool HasShmPrefix(absl::string_view address) { return absl::StartsWith(address, kShmPrefix); }

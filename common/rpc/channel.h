@@ -2,6 +2,7 @@
 #pragma once
 
 #include <grpcpp/channel.h>
+#include <grpcpp/security/credentials.h>
 
 #include <memory>
 #include <string>
@@ -20,6 +21,10 @@ struct ChannelOptions {
   // A silent peer is pinged after keepalive_time and given up keepalive_timeout later.
   absl::Duration keepalive_time = absl::Seconds(10);
   absl::Duration keepalive_timeout = absl::Seconds(5);
+  // Null: plaintext. A unix socket is plaintext in any case.
+  std::shared_ptr<grpc::ChannelCredentials> credentials;
+  // The name to look for in the server's certificate; empty: the address's host.
+  std::string tls_server_name;
 };
 
 // A channel with its own connection, never shared with another channel of the process; messages of

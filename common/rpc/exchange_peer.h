@@ -22,6 +22,7 @@
 #include "common/exchange/frame.h"
 #include "common/exchange/identity.h"
 #include "common/rpc/channel.h"
+#include "common/security/security.h"
 #include "common/shm/shared_memory.h"
 #include "common/shm/slots.h"
 
@@ -46,6 +47,8 @@ struct ExchangePeerOptions {
   // Of the memory shared with one peer.
   SlotLayout slots;
   ExchangeObserver* observer = nullptr;  // outlives the peer
+  // Outlives the peers; null, or without an identity: plaintext.
+  const Security* security = nullptr;
 };
 
 // What the peer tells its owner.

@@ -8,6 +8,7 @@
 #include "common/base/status_macros.h"
 #include "common/rpc/exchange_message.h"
 #include "common/rpc/identity_proto.h"
+#include "common/rpc/worker_credentials.h"
 
 namespace m1 {
 namespace {
@@ -15,6 +16,15 @@ namespace {
 constexpr char kExchangeMethod[] = "/m1.v1.ExpertExchange/Exchange";
 // Between looks for the worker's answer to our offer of memory.
 constexpr absl::Duration kLookInterval = absl::Milliseconds(1);
+
+// Each attempt shows the certificate of now.
+ChannelOptions ChannelOptionsOf(const Security* security) {
+  ChannelOptions options;
+  if (security != nullptr) {
+    options.credentials = MakeWorkerCredentials(security->identity().get(), Role::kExpertWorker);
+  }
+  return options;
+}
 
 }  // namespace
 
@@ -31,7 +41,8 @@ class ExchangePeer::Call::Event final : public CompletionTag {
 ExchangePeer::Call::Call(ExchangePeer* owner, absl::Time deadline)
     : owner_(owner),
       queue_(owner->context_.queue),
-      channel_(MakeChannel(std::string(WithoutShm(owner->address_)))),
+      channel_(MakeChannel(std::string(WithoutShm(owner->address_)),
+                           ChannelOptionsOf(owner->options_->security))),
       describe_stub_(v1::ExpertExchange::NewStub(channel_)),
       exchange_stub_(channel_),
       deadline_(deadline) {

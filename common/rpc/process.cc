@@ -54,10 +54,10 @@ void ReplaceExitCode(int, void* arg) {
 }  // namespace
 
 void ParseFlags(int argc, char** argv) {
-  // Our flags are declared in main.cc only; without this --help would show none.
+  // Our flags are declared in main.cc and *_flags.cc; without this --help would show none.
   absl::FlagsUsageConfig usage;
   usage.contains_help_flags = [](absl::string_view file) {
-    return absl::EndsWith(file, "/main.cc");
+    return absl::EndsWith(file, "/main.cc") || absl::EndsWith(file, "_flags.cc");
   };
   usage.contains_helpshort_flags = usage.contains_help_flags;
   absl::SetFlagsUsageConfig(usage);

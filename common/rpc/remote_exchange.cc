@@ -112,6 +112,7 @@ absl::Status RemoteExchange::Combine(int32_t lane_index) {
     const uint32_t seen = doorbell_.has_value() ? doorbell_->count() : 0;
     absl::Time deadline;
     std::optional<absl::Time> doorbell_deadline;
+    if (options_.heartbeat != nullptr) options_.heartbeat->Beat();
     {
       MutexLock lock(&mutex_);
       ReadAnswers();

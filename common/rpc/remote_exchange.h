@@ -25,6 +25,7 @@
 
 #include "common/base/doorbell.h"
 #include "common/base/mutex.h"
+#include "common/base/watchdog.h"
 #include "common/exchange/dispatch_ledger.h"
 #include "common/exchange/exchange.h"
 #include "common/exchange/expert_directory.h"
@@ -47,6 +48,9 @@ struct RemoteExchangeOptions {
   AddressResolver resolver = ResolveWithSystem;
   // Called, on any thread and without locks, when a worker connected or was lost.
   std::function<void()> on_change;
+  // Of the loop that calls Combine: waiting for workers that may be lost is progress, as it ends by
+  // itself. May be null.
+  Heartbeat* heartbeat = nullptr;
 };
 
 class RemoteExchange final : public ExpertExchange, private ExchangePeerListener {

@@ -17,10 +17,16 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+
+#include "common/base/mutex.h"
+#include "common/base/watchdog.h"
+#include "common/metrics/registry.h"
+#include "common/security/security.h"
 
 namespace m1 {
 
@@ -35,13 +41,20 @@ struct ServerOptions {
   bool announce = true;
   // Told of each SetServing.
   std::function<void(bool)> on_serving = nullptr;
+  // TLS, and who may call; outlives the runner. Null: plaintext, for everybody on this host.
+  const Security* security = nullptr;
+  // Where calls and what `security` does are counted; outlives the runner and its services. Null:
+  // nowhere.
+  MetricsRegistry* metrics = nullptr;
+  // What liveness says; outlives the runner. Null: it is alive while it serves.
+  const Watchdog* watchdog = nullptr;
 };
 
 class ServerRunner {
  public:
   // `configure` may add completion queues to the builder; such queues are shut down by their owner
   // after Shutdown returned. Errors: InvalidArgument naming --address and --port when listening
-  // fails.
+  // fails, or when other hosts would reach a listener without `security`.
   static absl::StatusOr<std::unique_ptr<ServerRunner>> Start(
       const ServerOptions& options, const std::vector<grpc::Service*>& services,
       const std::function<void(grpc::ServerBuilder&)>& configure = nullptr);
@@ -55,8 +68,10 @@ class ServerRunner {
   // "127.0.0.1:5001" or "unix:PATH": what clients connect to.
   const std::string& target() const { return target_; }
 
-  // State of grpc.health.v1 service "". NOT_SERVING at first. The first time that it serves is
-  // logged with the seconds since the process was started.
+  // State of grpc.health.v1 services "" and "readiness". NOT_SERVING at first. The first time that
+  // it serves is logged with the seconds since the process was started. Service "liveness" is
+  // SERVING until Shutdown. While the watchdog says that a loop is stuck, which is logged, all
+  // three are NOT_SERVING.
   void SetServing(bool serving);
   // Waits for SIGTERM or SIGINT; see InitProcess in process.h.
   void WaitForSignal();
@@ -64,12 +79,24 @@ class ServerRunner {
 
  private:
   ServerRunner() = default;
+  void PublishHealth() ABSL_EXCLUSIVE_LOCKS_REQUIRED(health_mutex_);
+  // Until Shutdown; publishes what changes.
+  void WatchLiveness(const Watchdog& watchdog);
+  void StopWatching();
 
   int port_ = 0;
   std::string target_;
   std::atomic<bool> was_serving_{false};
   std::function<void(bool)> on_serving_;
+  std::unique_ptr<ScrapedMetrics> security_metrics_;
   std::unique_ptr<grpc::Server> server_;
+
+  Mutex health_mutex_;
+  bool is_serving_ ABSL_GUARDED_BY(health_mutex_) = false;
+  bool is_alive_ ABSL_GUARDED_BY(health_mutex_) = true;
+  CondVar watch_changed_;
+  bool watch_stopped_ ABSL_GUARDED_BY(health_mutex_) = false;
+  std::thread watcher_;
 };
 
 }  // namespace m1

@@ -6,6 +6,16 @@
 #include "common/base/check.h"
 
 namespace m1 {
+namespace {
+
+// The block that an aligned pointer was found in stands right before it.
+void FreeAligned(void* data) {
+  void* raw = nullptr;
+  std::memcpy(&raw, static_cast<char*>(data) - sizeof(void*), sizeof(raw));
+  std::free(raw);
+}
+
+}  // namespace
 
 Tensor::Tensor(DType dtype, const Shape& shape) : dtype_(dtype), shape_(shape) {
   constexpr size_t kAlignment = 64;
@@ -18,13 +28,7 @@ Tensor::Tensor(DType dtype, const Shape& shape) : dtype_(dtype), shape_(shape) {
   const uintptr_t start = reinterpret_cast<uintptr_t>(raw) + sizeof(void*);
   void* aligned = reinterpret_cast<void*>((start + kAlignment - 1) / kAlignment * kAlignment);
   std::memcpy(static_cast<char*>(aligned) - sizeof(void*), &raw, sizeof(raw));
-  data_.reset(aligned);
-}
-
-void Tensor::Free::operator()(void* data) const {
-  void* raw = nullptr;
-  std::memcpy(&raw, static_cast<char*>(data) - sizeof(void*), sizeof(raw));
-  std::free(raw);
+  data_ = {aligned, &FreeAligned};
 }
 
 }  // namespace m1

@@ -1,4 +1,5 @@
-// An owned CPU tensor: 64-byte aligned, zero-filled pages from the system until first written.
+// An owned tensor. In the host's memory: 64-byte aligned, zero-filled pages from the system until
+// first written. Others come from a backend (KernelBackend::NewTensor).
 #pragma once
 
 #include <cstddef>
@@ -14,8 +15,11 @@ namespace m1 {
 class Tensor {
  public:
   Tensor() = default;
-  // Zero-filled.
+  // In the host's memory, zero-filled.
   Tensor(DType dtype, const Shape& shape);
+  // Takes over `data`, which holds the elements; free(data) ends them.
+  Tensor(DType dtype, const Shape& shape, void* data, void (*free)(void*))
+      : dtype_(dtype), shape_(shape), data_(data, free) {}
 
   DType dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
@@ -31,12 +35,9 @@ class Tensor {
   }
 
  private:
-  struct Free {
-    void operator()(void* data) const;
-  };
   DType dtype_ = DType::kF32;
   Shape shape_;
-  std::unique_ptr<void, Free> data_;
+  std::unique_ptr<void, void (*)(void*)> data_{nullptr, nullptr};
 };
 
 }  // namespace m1

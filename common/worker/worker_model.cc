@@ -18,12 +18,15 @@
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/kernels/cpu_backend.h"
+#include "common/worker/gpu_backend.h"
 
 namespace m1 {
 namespace {
 
 constexpr absl::Duration kLogPeriod = absl::Seconds(2);
 constexpr const char* kWeightMemories[] = {"auto", "copy", "mmap"};
+constexpr absl::string_view kCpu = "cpu";
+constexpr absl::string_view kCuda = "cuda";
 
 // The number behind `key` in a file of the system; its first word if `key` is empty. None where
 // there is no such file or the word is no number ("max").
@@ -64,6 +67,14 @@ absl::Status Validate(const WorkerModelOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("--weights is \"", options.weights, "\", wanted auto, copy or mmap"));
   }
+  if (options.device != kCpu && options.device != kCuda) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--device is \"", options.device, "\", wanted cpu or cuda"));
+  }
+  if (options.device == kCuda && !options.cpu_target.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("--cpu_target is \"", options.cpu_target,
+                                                   "\", which --device cuda has no use for"));
+  }
   // Whether the word is known does not depend on the model.
   return ActivationDType(options.activation_dtype, ModelConfig()).status();
 }
@@ -74,15 +85,26 @@ absl::StatusOr<WorkerModel> OpenWorkerModel(const WorkerModelOptions& options) {
   M1_ASSIGN_OR_RETURN(model.checkpoint, OpenCheckpoint(options.directory));
   M1_ASSIGN_OR_RETURN(model.activation_dtype,
                       ActivationDType(options.activation_dtype, model.checkpoint->config()));
+  if (options.device == kCuda && model.activation_dtype != DType::kBf16) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--activation_dtype is ", DTypeName(model.activation_dtype),
+                     options.activation_dtype == "auto" ? " (that of the checkpoint)" : "",
+                     ", --device cuda takes bf16"));
+  }
   model.identity = {.fingerprint = model.checkpoint->fingerprint(),
                     .weight_format = model.checkpoint->weight_format(),
                     .activation_dtype = std::string(DTypeName(model.activation_dtype)),
-                    .device_kind = "cpu",
+                    .device_kind = options.device,
                     .numerics_revision = kNumericsRevision};
   return model;
 }
 
 absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOptions& options) {
+  if (options.device == kCuda) {
+    absl::StatusOr<std::unique_ptr<KernelBackend>> gpu = CreateGpuBackend();
+    if (gpu.ok()) return gpu;
+    return absl::InvalidArgumentError(absl::StrCat("--device is cuda: ", gpu.status().message()));
+  }
   M1_ASSIGN_OR_RETURN(std::vector<int> cores, AllowedCores());
   const int num_cores = static_cast<int>(cores.size());
   const int num_threads = options.threads == 0 ? num_cores : options.threads;
@@ -104,7 +126,9 @@ absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOp
   return backend;
 }
 
-absl::StatusOr<WeightMemory> ChooseWeightMemory(const std::string& weights, int64_t bytes) {
+absl::StatusOr<WeightMemory> ChooseWeightMemory(const WorkerModelOptions& options, int64_t bytes) {
+  if (options.device != kCpu) return WeightMemory::kMapped;
+  const std::string& weights = options.weights;
   const int64_t available = AvailableBytes();
   const bool fits_twice = bytes <= available / 2;
   WeightMemory memory = WeightMemory::kMapped;
@@ -122,6 +146,20 @@ absl::StatusOr<WeightMemory> ChooseWeightMemory(const std::string& weights, int6
                 << " --weights=" << weights << " bytes=" << bytes
                 << " available_bytes=" << available;
   return memory;
+}
+
+absl::Status CheckDeviceMemory(int64_t available_bytes, std::span<const MemoryNeed> needs) {
+  int64_t total = 0;
+  std::string list;
+  for (const MemoryNeed& need : needs) {
+    total += need.bytes;
+    absl::StrAppend(&list, list.empty() ? "" : ", ", need.what, " ", need.bytes >> 20, " MiB");
+  }
+  const int64_t usable_bytes = available_bytes - available_bytes / 16;
+  if (total <= usable_bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the device has ", usable_bytes >> 20,
+                                                 " MiB of memory to give, wanted ", total >> 20,
+                                                 " MiB: ", list));
 }
 
 PrefetchProgress LogLoading(std::function<bool()> is_stopped) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
@@ -22,6 +23,7 @@ struct WorkerModelOptions {
   std::string directory;                  // --model: the checkpoint
   std::string activation_dtype = "auto";  // "bf16", "fp32"; "auto": that of the checkpoint
   int32_t threads = 0;                    // compute threads; 0: one per core
+  std::string device = "cpu";             // --device: "cpu", "cuda"
   std::string cpu_target;                 // instruction set; "": the best of this machine
   std::string weights = "auto";           // "copy", "mmap"; see ChooseWeightMemory
   bool pin = false;                       // compute thread i stays on the ith core we may use
@@ -41,17 +43,28 @@ struct WorkerModel {
 // wrong with the files.
 absl::StatusOr<WorkerModel> OpenWorkerModel(const WorkerModelOptions& options);
 
-// Kernels as the flags want them. Errors: InvalidArgument naming --cpu_target; or --pin, when there
-// are more threads than cores that this process may use.
+// Kernels as the flags want them. Errors: InvalidArgument naming --device or --cpu_target; or
+// --pin, when there are more threads than cores that this process may use.
 absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOptions& options);
 
 // Where `bytes` of weights shall lie by --weights. "auto": in copies, if these take at most half of
 // the memory that the system and its limit for this process allow: others may load beside us, and
 // the files stay in the page cache for those that start next. "copy": in copies; if they take more
 // than that half the page cache keeps nothing, so that memory never holds the weights twice. Logs
-// the choice. `weights` is valid. Errors: InvalidArgument naming --weights, when copies take more
-// memory than there is.
-absl::StatusOr<WeightMemory> ChooseWeightMemory(const std::string& weights, int64_t bytes);
+// the choice. A device has copies of its own: with one the files' pages are only passed through.
+// `options` are valid. Errors: InvalidArgument naming --weights, when copies take more memory than
+// there is.
+absl::StatusOr<WeightMemory> ChooseWeightMemory(const WorkerModelOptions& options, int64_t bytes);
+
+// What a worker asks of a device's memory, and which flag says how much.
+struct MemoryNeed {
+  std::string what;
+  int64_t bytes = 0;
+};
+
+// A sixteenth of `available_bytes` is left to what operations need beside. Errors: InvalidArgument
+// naming all needs, when they take more than the rest.
+absl::Status CheckDeviceMemory(int64_t available_bytes, std::span<const MemoryNeed> needs);
 
 // Logs every two seconds how far loading is, and its end, with seconds since this call and GB/s
 // (1e9). Loading ends with Cancelled once `is_stopped`.

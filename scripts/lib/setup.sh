@@ -54,6 +54,14 @@ m1_install_python() {
   cp tests/requirements.txt "$stamp"
 }
 
+# The CUDA toolkit is no Debian package and is not installed from here.
+m1_require_nvcc() {
+  local nvcc
+  nvcc="$(command -v nvcc || true)"
+  [[ -n "$nvcc" ]] || nvcc=/usr/local/cuda/bin/nvcc
+  [[ -x "$nvcc" ]] || m1_die "no nvcc in PATH or /usr/local/cuda/bin: install the CUDA toolkit, 13.0 or newer"
+}
+
 # m1_build PRESET [TARGET...]
 m1_build() {
   local preset="$1"

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "tests/support/local_model.h"
+#include "tests/support/status_matchers.h"
 
 namespace m1 {
 namespace {
@@ -148,7 +149,7 @@ void RunPrompt(ForwardPass& forward, const std::vector<int32_t>& ids, int64_t ro
   for (int32_t b = 0; b <= static_cast<int32_t>(ids.size()) / kKvBlockTokens; ++b) {
     blocks.push_back(b);
   }
-  forward.ResetSlot(0);
+  ASSERT_OK(forward.ResetSlot(0));
   const auto total = static_cast<int64_t>(ids.size());
   for (int64_t first = 0; first < total; first += rows_per_step) {
     StepBatch batch;

@@ -1,14 +1,17 @@
 // What integer weights do to a model's distributions: its prompts once with the weights as they are
 // and once for each format of `m1 quantize`, and how far the next-token distributions are apart.
 //
-//   quantization_bench [golden checkpoint]        (mini-bf16)
+//   quantization_bench [golden checkpoint]        (mini-bf16), with the prompts of its cases
+//   quantization_bench DIRECTORY                  a checkpoint of its own, with random prompts
 //
 // A line is: format, bytes of the weights as a part of before, mean and 99th percentile of the KL
 // divergence (nats), part of the positions with the same most likely token.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <numeric>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -22,8 +25,36 @@ namespace m1 {
 namespace {
 
 constexpr int64_t kStepRows = 256;
+constexpr int64_t kNumRandomPrompts = 8;
+constexpr int64_t kRandomPromptTokens = 128;
 
 using Distribution = std::vector<double>;  // log-probabilities, [vocab]
+
+struct Subject {
+  std::string directory;
+  std::vector<std::vector<int32_t>> prompts;  // token ids
+};
+
+Subject GoldenSubject(const std::string& name) {
+  const GoldenCheckpoint golden = LoadGolden(name);
+  Subject subject{golden.directory, {}};
+  for (const GoldenCase& golden_case : golden.cases) {
+    subject.prompts.push_back(golden_case.prompt_ids);
+  }
+  return subject;
+}
+
+Subject RandomSubject(const std::string& directory) {
+  const int64_t vocab = Checkpoint::Open(directory).value()->config().vocab_size;
+  std::mt19937_64 random(1);
+  Subject subject{directory, std::vector<std::vector<int32_t>>(kNumRandomPrompts)};
+  for (std::vector<int32_t>& prompt : subject.prompts) {
+    for (int64_t i = 0; i < kRandomPromptTokens; ++i) {
+      prompt.push_back(static_cast<int32_t>(random() % static_cast<uint64_t>(vocab)));
+    }
+  }
+  return subject;
+}
 
 std::vector<int32_t> AllExperts(const ModelConfig& config) {
   std::vector<int32_t> experts(static_cast<size_t>(config.num_experts));
@@ -47,7 +78,8 @@ void AddRows(TensorView logits, std::vector<Distribution>* to) {
 
 // The distribution after every token of every prompt.
 std::vector<Distribution> Distributions(const std::string& directory,
-                                        const GoldenCheckpoint& golden, const ModelConfig& config) {
+                                        const std::vector<std::vector<int32_t>>& prompts,
+                                        const ModelConfig& config) {
   LocalModelOptions options;
   options.activation_dtype = config.weights_dtype;
   options.target = "";
@@ -55,16 +87,16 @@ std::vector<Distribution> Distributions(const std::string& directory,
   LocalModel model(directory, options);
   ForwardPass& forward = model.forward();
   std::vector<Distribution> all;
-  for (const GoldenCase& golden_case : golden.cases) {
-    const auto total = static_cast<int64_t>(golden_case.prompt_ids.size());
+  for (const std::vector<int32_t>& prompt : prompts) {
+    const auto total = static_cast<int64_t>(prompt.size());
     std::vector<int32_t> blocks(static_cast<size_t>(total / kKvBlockTokens + 1));
     std::iota(blocks.begin(), blocks.end(), 0);
-    forward.ResetSlot(0);
+    M1_CHECK(forward.ResetSlot(0).ok());
     for (int64_t first = 0; first < total; first += kStepRows) {
       StepBatch batch;
       const int64_t rows = std::min(kStepRows, total - first);
       for (int64_t i = 0; i < rows; ++i) {
-        batch.token_ids.push_back(golden_case.prompt_ids[static_cast<size_t>(first + i)]);
+        batch.token_ids.push_back(prompt[static_cast<size_t>(first + i)]);
         batch.positions.push_back(first + i);
         batch.logit_rows.push_back(static_cast<int32_t>(i));
         batch.logit_temperatures.push_back(1.0F);
@@ -113,34 +145,36 @@ int64_t WeightBytes(const Checkpoint& checkpoint) {
          checkpoint.expert_weight_bytes(AllExperts(checkpoint.config()));
 }
 
-void Run(const std::string& name) {
-  const GoldenCheckpoint golden = LoadGolden(name);
-  const auto plain = Checkpoint::Open(golden.directory).value();
-  const std::vector<Distribution> wanted = Distributions(golden.directory, golden, plain->config());
-  std::printf("%s: %zu positions\n%-18s %5s  %9s  %9s  %8s\n", name.c_str(), wanted.size(),
-              "format", "size", "mean KL", "p99 KL", "top 1");
+// Quantizes, compares, and takes away what it made: a checkpoint may be many gigabytes.
+void Compare(const Subject& subject, const Checkpoint& plain,
+             const std::vector<Distribution>& wanted, const WeightQuantization& quantization) {
   const TempDirectory scratch;
-  for (const MatrixFormat format : {MatrixFormat::kInt8, MatrixFormat::kInt4}) {
-    for (const int32_t group_size : {32, 64}) {
-      for (const bool everything : {false, true}) {
-        const bool int8 = format == MatrixFormat::kInt8;
-        if (int8 && group_size == 64) continue;
-        const std::string out = scratch.Join(std::to_string(group_size) + (everything ? "a" : "e") +
-                                             (int8 ? "8" : "4"));
-        const absl::Status status =
-            QuantizeCheckpoint({.model_dir = golden.directory,
-                                .out_dir = out,
-                                .quantization = {format, everything, int8 ? 0 : group_size}});
-        if (!status.ok()) {
-          std::printf("%s\n", std::string(status.message()).c_str());
-          continue;
-        }
-        const auto checkpoint = Checkpoint::Open(out).value();
-        Print(checkpoint->weight_format(),
-              static_cast<double>(WeightBytes(*checkpoint)) /
-                  static_cast<double>(WeightBytes(*plain)),
-              wanted, Distributions(out, golden, plain->config()));
-      }
+  const std::string out = scratch.Join("quantized");
+  const absl::Status status = QuantizeCheckpoint(
+      {.model_dir = subject.directory, .out_dir = out, .quantization = quantization});
+  if (!status.ok()) {
+    std::printf("%s\n", std::string(status.message()).c_str());
+    return;
+  }
+  const auto checkpoint = Checkpoint::Open(out).value();
+  Print(checkpoint->weight_format(),
+        static_cast<double>(WeightBytes(*checkpoint)) / static_cast<double>(WeightBytes(plain)),
+        wanted, Distributions(out, subject.prompts, plain.config()));
+}
+
+void Run(const std::string& argument) {
+  const Subject subject =
+      std::filesystem::is_directory(argument) ? RandomSubject(argument) : GoldenSubject(argument);
+  const auto plain = Checkpoint::Open(subject.directory).value();
+  const std::vector<Distribution> wanted =
+      Distributions(subject.directory, subject.prompts, plain->config());
+  std::printf("%s: %zu positions\n%-18s %5s  %9s  %9s  %8s\n", argument.c_str(), wanted.size(),
+              "format", "size", "mean KL", "p99 KL", "top 1");
+  const std::pair<MatrixFormat, int32_t> formats[] = {
+      {MatrixFormat::kInt8, 0}, {MatrixFormat::kInt4, 32}, {MatrixFormat::kInt4, 64}};
+  for (const auto& [format, group_size] : formats) {
+    for (const bool everything : {false, true}) {
+      Compare(subject, *plain, wanted, {format, everything, group_size});
     }
   }
 }

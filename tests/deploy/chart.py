@@ -20,7 +20,7 @@ TLS = {"tls": {"enabled": True, "insecure": False, "existingSecrets": {
     "router": "router-tls", "attentionWorker": "attention-tls", "expertWorker": "expert-tls"}}}
 CLAIM = {"model": {"source": "persistentVolumeClaim", "fingerprint": FINGERPRINT,
                    "persistentVolumeClaim": {"existingClaim": "weights", "subPath": "m1/40k"}}}
-TOKENS = {"auth": {"enabled": True, "tokens": [{"name": "alice", "sha256": "a" * 64}, {"name": "bob", "sha256": "b" * 64}]},
+TOKENS = {"auth": {"enabled": True, "tokens": [{"name": "alice", "sha256": "a" * 64}, {"name": "bob", "sha256": "b" * 64, "admin": True}]},
           "helmTest": {"tokenSecret": "test-token"}}
 PEER = [{"namespaceSelector": {"matchLabels": {"team": "apps"}}}]
 

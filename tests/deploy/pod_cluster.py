@@ -4,31 +4,25 @@
         cluster.wait_ready()
         client = Client(cluster.routers[0].address)
 
-What Kubernetes does between a manifest and a process is done here: `$(POD_NAME)` and `$(CPU_LIMIT)` are put in, ConfigMaps lie in
-files, `dns:///` names stand for the addresses of their pods. Everything else in the arguments is the chart's own.
+What Kubernetes does between a manifest and a process is done here: `$(POD_NAME)` and `$(CPU_LIMIT)` are put in, ConfigMaps and
+Secrets lie in files, `dns:///` names stand for the addresses of their pods, probes are sent as the pod describes them. Everything
+else in the arguments is the chart's own.
 """
 
-import functools
 import os
 import re
 import signal
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import chart
-from cluster import is_serving, wait_until
+from cluster import wait_until
 
 BIN = os.environ.get("M1_BIN", "build/release/bin")
 MODEL = "models/tiny"
 START_SECONDS = 30
-# Flags that the chart sets and the servers get next: left out while a server does not know them.
-COMING = {"tls_cert", "tls_key", "tls_ca", "token_file", "insecure"}
-
-
-@functools.cache
-def known_flags(binary):
-    text = subprocess.run([os.path.join(BIN, binary), "--help"], capture_output=True, text=True, check=False).stdout
-    return set(re.findall(r"^ +--([a-z_]+) \(", text, re.MULTILINE))
 
 
 class Pod:
@@ -45,19 +39,20 @@ class Pod:
         self.popen = None
         self.log_path = None
 
-    def map_arguments(self, folder, addresses):
-        """`addresses`: {name of a headless service: addresses of its pods}."""
-        replaced = {"$(POD_NAME)": self.name, "$(CPU_LIMIT)": "1", "/etc/m1/flags": folder, "/usr/share/m1/models/tiny": MODEL,
+    def map_arguments(self, folder, addresses, identity=None):
+        """`addresses`: {name that DNS knows: addresses behind it}. `identity`: what is mounted as its certificate."""
+        replaced = {"$(POD_NAME)": self.name, "$(CPU_LIMIT)": "1", "/etc/m1/flags": folder, "/etc/m1/tokens": folder,
+                    "/usr/share/m1/models/tiny": MODEL, "/models/MiniMax-M1": MODEL,
                     "--address=0.0.0.0": f"--address={self.host}"}
+        if identity is not None:
+            replaced["/etc/m1/tls"] = str(identity.folder)
         self.log_path = os.path.join(folder, f"{self.name}.log")
         for argument in self.container["args"]:
             for old, new in replaced.items():
                 argument = argument.replace(old, new)
             flag, _, value = argument.removeprefix("--").partition("=")
-            if flag in COMING and flag not in known_flags(self.binary):
-                continue
             if value.startswith("dns:///"):
-                argument = f"--{flag}=" + ",".join(addresses[value.removeprefix("dns:///").split(".")[0]])
+                argument = f"--{flag}=" + ",".join(addresses[re.split("[.:]", value.removeprefix("dns:///"))[0]])
             self.arguments.append(argument)
 
     def start(self):
@@ -68,13 +63,25 @@ class Pod:
         with open(self.log_path, encoding="utf-8", errors="replace") as file:
             return file.read()
 
-    def listens(self):
-        """What startup means: the model is loaded."""
+    def probe(self, kind):
+        """Whether the container's probe of this kind ("startup", "readiness", "liveness") succeeds now."""
         assert self.popen.poll() is None, f"{self.name} ended with {self.popen.returncode}:\n{self.log()[-3000:]}"
-        return f"listening {self.address}" in self.log()
+        wanted = self.container[f"{kind}Probe"]
+        port = next(p["containerPort"] for p in self.container["ports"] if p["name"] == wanted["httpGet"]["port"])
+        try:
+            url = f"http://{self.host}:{port}{wanted['httpGet']['path']}"
+            with urllib.request.urlopen(url, timeout=wanted["timeoutSeconds"]) as answer:
+                return answer.status == 200
+        except urllib.error.HTTPError:
+            return False
+        except OSError:  # nobody listens yet, or for long
+            return False
+
+    def started(self):
+        return self.probe("startup")
 
     def ready(self):
-        return self.listens() and is_serving(self.address)
+        return self.started() and self.probe("readiness")
 
     def terminate(self):
         """As the kubelet: SIGTERM, and an end within the grace period. Returns the seconds it took."""
@@ -100,35 +107,8 @@ class Pod:
                 self.popen.wait()
 
 
-class PodCluster:
-    def __init__(self, values, folder):
-        self.folder = str(folder)
-        self.objects = chart.render(values)
-        self.pods = {name: [] for name in chart.COMPONENTS}
-        network = 1 + os.getpid() % 200  # beside another run on this machine
-        for number, (name, item) in enumerate(sorted(chart.workloads(self.objects).items())):
-            spec = item["spec"]["template"]["spec"]
-            for ordinal in range(item["spec"]["replicas"]):
-                self.pods[name].append(Pod(name, f"{item['metadata']['name']}-{ordinal}", f"127.{network}.{number + 1}.{ordinal + 1}",
-                                           spec["containers"][0], spec["terminationGracePeriodSeconds"]))
-        self._map()
-
-    def _map(self):
-        for config in chart.of_kind(self.objects, "ConfigMap"):
-            for name, text in config["data"].items():
-                with open(os.path.join(self.folder, name), "w", encoding="utf-8") as file:
-                    file.write(text)
-        addresses = {service["metadata"]["name"]: [pod.address for pod in self.pods[chart.component(service)]]
-                     for service in chart.of_kind(self.objects, "Service") if service["spec"].get("clusterIP") == "None"}
-        for pod in self.all():
-            pod.map_arguments(self.folder, addresses)
-
-    def all(self):
-        return [pod for pods in self.pods.values() for pod in pods]
-
-    @property
-    def routers(self):
-        return self.pods["router"]
+class PodGroup:
+    """Pods that are started and ended together: those of all()."""
 
     def __enter__(self):
         try:
@@ -142,6 +122,39 @@ class PodCluster:
     def __exit__(self, *_):
         for pod in self.all():
             pod.end()
+
+
+class PodCluster(PodGroup):
+    def __init__(self, values, folder, identities=None, release=chart.RELEASE):
+        """`identities`: {component: what is mounted as its certificate}, for values with TLS."""
+        self.folder = str(folder)
+        self.objects = chart.render(values, release)
+        self.pods = {name: [] for name in chart.COMPONENTS}
+        network = 1 + os.getpid() % 200  # beside another run on this machine
+        for number, (name, item) in enumerate(sorted(chart.workloads(self.objects).items())):
+            spec = item["spec"]["template"]["spec"]
+            for ordinal in range(item["spec"]["replicas"]):
+                self.pods[name].append(Pod(name, f"{item['metadata']['name']}-{ordinal}", f"127.{network}.{number + 1}.{ordinal + 1}",
+                                           spec["containers"][0], spec["terminationGracePeriodSeconds"]))
+        self._map(identities or {})
+
+    def _map(self, identities):
+        for config in chart.of_kind(self.objects, "ConfigMap", "Secret"):
+            for name, text in config.get("data", config.get("stringData")).items():
+                with open(os.path.join(self.folder, name), "w", encoding="utf-8") as file:
+                    file.write(text)
+        addresses = {service["metadata"]["name"]: [pod.address for pod in self.pods[chart.component(service)]]
+                     for service in chart.of_kind(self.objects, "Service") if service["spec"].get("clusterIP") == "None"}
+        for component, pods in self.pods.items():
+            for pod in pods:
+                pod.map_arguments(self.folder, addresses, identities.get(component))
+
+    def all(self):
+        return [pod for pods in self.pods.values() for pod in pods]
+
+    @property
+    def routers(self):
+        return self.pods["router"]
 
     def wait_ready(self):
         for pod in self.all():

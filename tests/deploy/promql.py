@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import promql_parser
 import yaml
-from tool import ROOT
+from tool import ROOT, read
 
 CHART_FILES = os.path.join(ROOT, "deploy/helm/m1-serve/files")
 RULE_FILES = sorted(glob.glob(os.path.join(CHART_FILES, "rules/*.yml")))
@@ -44,30 +44,20 @@ def load_alerts() -> list[Rule]:
     return [rule for rule in load_rules() if rule.is_alert]
 
 
-class _Names:
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-
-    def pre_visit_expr(self, expr) -> bool:  # pylint: disable=missing-function-docstring
-        if isinstance(expr, promql_parser.VectorSelector):
-            self.names.add(expr.name)
-        elif isinstance(expr, promql_parser.MatrixSelector):
-            self.names.add(expr.vector_selector.name)
-        return True
+def selectors(node) -> Iterator[promql_parser.VectorSelector]:
+    """Of a parsed expression, those of ranges among them. (promql_parser.walk() wants a function in some versions and a
+    visitor in others.)"""
+    if isinstance(node, promql_parser.VectorSelector):
+        yield node
+    elif isinstance(node, promql_parser.MatrixSelector):
+        yield node.vector_selector
+    for child in children(node):
+        yield from selectors(child)
 
 
 def selected_names(expr: str) -> set[str]:
     """Names of all series that the expression selects."""
-    found = _Names()
-    walk(promql_parser.parse(expr), found)
-    return found.names
-
-
-def walk(expr, found: _Names) -> None:
-    """Every node once. (promql_parser.walk() wants a function in some versions and a visitor in others.)"""
-    found.pre_visit_expr(expr)
-    for child in children(expr):
-        walk(child, found)
+    return {selector.name for selector in selectors(promql_parser.parse(expr))}
 
 
 def children(expr) -> list:
@@ -82,6 +72,11 @@ def children(expr) -> list:
     return []
 
 
+def substituted(expr: str, window: str = "1m") -> str:
+    """As Grafana would send what a panel asks."""
+    return expr.replace("$__rate_interval", window).replace("$namespace", ".*")
+
+
 def base_metric(name: str) -> str:
     """The name under which a histogram's series are documented."""
     return re.sub(r"_(bucket|sum|count)$", "", name)
@@ -90,8 +85,7 @@ def base_metric(name: str) -> str:
 @functools.cache
 def documented_metrics() -> frozenset[str]:
     """Those that deploy/monitoring.md lists."""
-    with open(os.path.join(ROOT, "deploy/monitoring.md"), encoding="utf-8") as file:
-        return frozenset(re.findall(r"^\| `(\w+)`", file.read(), re.MULTILINE))
+    return frozenset(re.findall(r"^\| `(\w+)`", read("deploy/monitoring.md"), re.MULTILINE))
 
 
 def conditions(expr: str) -> Iterator[str]:

@@ -6,10 +6,11 @@ import glob
 import os
 import re
 
+import grpc
 import pytest
 import yaml
 from promql import RULE_FILES, Rule, base_metric, documented_metrics, load_alerts, load_rules, selected_names
-from tool import ROOT, check_tool, run_tool
+from tool import ROOT, check_tool, read, run_tool
 
 CASES = sorted(glob.glob(os.path.join(ROOT, "deploy/prometheus/tests/*.yml")))
 ALERTMANAGER = "deploy/prometheus/alertmanager.yml"
@@ -30,8 +31,7 @@ def cases_of(alert_name: str) -> list[tuple[dict, dict]]:
 
 @functools.cache
 def load(path: str) -> dict:
-    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
-        return yaml.safe_load(file)
+    return yaml.safe_load(read(path))
 
 
 def test_rules_are_valid():
@@ -91,19 +91,15 @@ def test_rules_select_what_is_recorded_or_scraped():
 def test_a_limit_that_moves_is_noticed(tmp_path):
     """The cases are near enough to the limits that changing one turns a case red."""
     for path in RULE_FILES:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-        (tmp_path / os.path.basename(path)).write_text(text.replace(":used_ratio > 0.8", ":used_ratio > 0.6"))
+        (tmp_path / os.path.basename(path)).write_text(read(path).replace(":used_ratio > 0.8", ":used_ratio > 0.6"))
     cases = tmp_path / "cases.yml"
-    with open(os.path.join(ROOT, "deploy/prometheus/tests/router.yml"), encoding="utf-8") as file:
-        cases.write_text(file.read().replace("../../helm/m1-serve/files/rules/", ""))
+    cases.write_text(read("deploy/prometheus/tests/router.yml").replace("../../helm/m1-serve/files/rules/", ""))
     code, said = run_tool("promtool", "test", "rules", str(cases))
     assert code == 1 and "M1RouterQueueNearlyFull" in said, said
 
 
 def test_the_runbook_has_a_section_for_each_alert():
-    with open(os.path.join(ROOT, "deploy/runbook.md"), encoding="utf-8") as file:
-        sections = re.split(r"^## ", file.read(), flags=re.MULTILINE)[1:]
+    sections = re.split(r"^## ", read("deploy/runbook.md"), flags=re.MULTILINE)[1:]
     assert sorted(section.splitlines()[0] for section in sections) == sorted(alert.name for alert in ALERTS)
     for section in sections:
         for part in ("**Means.** ", "**Look.** ", "**Do.** ", "**Clients see.** "):
@@ -111,8 +107,7 @@ def test_the_runbook_has_a_section_for_each_alert():
 
 
 def test_the_runbook_names_metrics_that_are_recorded_or_documented():
-    with open(os.path.join(ROOT, "deploy/runbook.md"), encoding="utf-8") as file:
-        named = set(re.findall(r"[\w:]*\bm1_[a-z0-9_:]+", file.read()))
+    named = set(re.findall(r"[\w:]*\bm1_[a-z0-9_:]+", read("deploy/runbook.md")))
     assert named
     for name in named:
         assert name in {rule.name for rule in load_rules()} or base_metric(name) in documented_metrics(), name
@@ -123,6 +118,13 @@ def test_rules_ask_only_for_documented_metrics():
     for rule in load_rules():
         for name in selected_names(rule.expr) - recorded - {"up"}:
             assert base_metric(name) in documented_metrics(), f"{rule.name}: {name}"
+
+
+def test_codes_are_those_of_grpc():
+    patterns = set(re.findall(r'\bcode[=!]~?"([^"]*)"', " ".join(rule.expr for rule in load_rules())))
+    assert patterns
+    for code in "|".join(patterns).split("|"):
+        assert code in grpc.StatusCode.__members__, code
 
 
 def test_configurations_are_valid():

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import chart
-from cluster import is_serving, wait_until
+from cluster import wait_until
 from pod_cluster import BIN, MODEL, PodCluster
 
 SMALL = {"attentionWorker": {"config": {"kv_bytes": 16777216}}}
@@ -48,13 +48,13 @@ def test_startup_readiness_and_liveness_differ(stubs, tmp_path):
         attention, router = cluster.pods["attention-worker"][0], cluster.routers[0]
         expert = cluster.pods["expert-worker"][1]
         expert.terminate()
-        wait_until(lambda: not is_serving(attention.address) and not is_serving(router.address), 15, "not ready")
-        assert attention.popen.poll() is None and router.popen.poll() is None
+        wait_until(lambda: not attention.ready() and not router.ready(), 15, "not ready")
+        assert all(pod.probe("startup") and pod.probe("liveness") for pod in (attention, router))
         attention.terminate()
         attention.start()
-        wait_until(attention.listens, 15, "started without its peers")
+        wait_until(attention.started, 15, "started without its peers")
         time.sleep(1)
-        assert not attention.ready()
+        assert attention.probe("liveness") and not attention.probe("readiness")
         expert.start()
         cluster.wait_ready()
 

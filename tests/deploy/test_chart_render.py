@@ -96,17 +96,6 @@ def test_notes_warn_of_what_is_open():
     assert "--tls_ca" in closed and "2 to 8 attention workers" in closed and "16 expert workers" in closed
 
 
-def test_a_change_restarts_only_whom_it_concerns():
-    def templates_of(values):
-        return {name: item["spec"]["template"] for name, item in chart.workloads(chart.render(values)).items()}
-
-    before = templates_of({})
-    after = templates_of({"router": {"config": {"queue_size": 77}}, "metricsPort": 9464})
-    assert before["attention-worker"] == after["attention-worker"] and before["expert-worker"] == after["expert-worker"]
-    assert before["router"] != after["router"], "a new flag must restart the router"
-    assert before == templates_of({"monitoring": {"podMonitor": True}, "attentionWorker": {"replicas": 9}})
-
-
 def test_the_chart_packs(tmp_path):
     archive = helm_python.package(chart.CHART, destination=str(tmp_path))
     with helm_python.Chart.load(archive) as packed:

@@ -7,7 +7,7 @@ import sys
 
 import promql_parser
 import pytest
-from promql import CHART_FILES, base_metric, documented_metrics, load_rules, selected_names
+from promql import CHART_FILES, base_metric, documented_metrics, load_rules, selected_names, substituted
 from tool import ROOT
 
 sys.path.append(os.path.join(ROOT, "deploy/grafana"))
@@ -20,11 +20,6 @@ UNITS = {"short", "s", "percentunit", "reqps", "ops", "bytes", "Bps"}
 def load(uid: str) -> dict:
     with open(os.path.join(CHART_FILES, "dashboards", f"{uid}.json"), encoding="utf-8") as file:
         return json.load(file)
-
-
-def substituted(expr: str) -> str:
-    """As Grafana would send it."""
-    return expr.replace("$__rate_interval", "1m").replace("$namespace", ".*")
 
 
 def test_there_are_no_others():

@@ -1,11 +1,27 @@
 """Runs the tools that check deployment files. A tool that is not there is a failure, not a skip."""
 
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def read(path: str) -> str:
+    """A text file of the tree."""
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        return file.read()
+
+
+def with_change(path: str, old: str, new: str, folder: pathlib.Path) -> str:
+    """The path of a copy in `folder` in which `old`, which is there once, is `new`."""
+    text = read(path)
+    assert text.count(old) == 1, old
+    copy = folder / os.path.basename(path)
+    copy.write_text(text.replace(old, new), encoding="utf-8")
+    return str(copy)
 
 
 def find_tool(name: str) -> str:

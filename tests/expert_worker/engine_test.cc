@@ -82,6 +82,26 @@ TEST_F(EngineTest, WaitingJobsOfOneLayerRunTogether) {
   EXPECT_EQ(engine.stats().num_rows, 12);
 }
 
+TEST_F(EngineTest, ARunThatStandsStillIsKnown) {
+  FakeClock clock;
+  Watchdog watchdog(absl::Minutes(5), &clock);
+  EngineOptions options;
+  options.heartbeat = watchdog.Add("batch loop");
+  Engine engine(&executor_, options);
+  clock.Advance(absl::Hours(1));
+  EXPECT_EQ(watchdog.WhyStuck(), "");  // without work
+  ASSERT_TRUE(engine.TrySubmit(Job(0)));
+  executor_.started_.Wait();
+  clock.Advance(absl::Minutes(5));
+  EXPECT_EQ(watchdog.WhyStuck(), "");
+  clock.Advance(absl::Seconds(1));
+  EXPECT_THAT(watchdog.WhyStuck(), testing::HasSubstr("batch loop"));
+  executor_.gate_.Set();
+  engine.Stop();
+  clock.Advance(absl::Hours(1));
+  EXPECT_EQ(watchdog.WhyStuck(), "");
+}
+
 TEST_F(EngineTest, RunsAreBoundedByRows) {
   EngineOptions options;
   options.max_run_rows = 5;  // two jobs of two rows

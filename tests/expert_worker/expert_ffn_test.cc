@@ -23,14 +23,6 @@ class ExpertFfnTest : public testing::TestWithParam<DType> {
   RandomExperts weights_;
 };
 
-std::vector<RowExpert> PairsOf(const RandomBatch& batch) {
-  std::vector<RowExpert> pairs;
-  for (size_t i = 0; i < batch.expert_ids.size(); ++i) {
-    pairs.push_back({static_cast<int32_t>(i / 2), batch.expert_ids[i]});
-  }
-  return pairs;
-}
-
 ExpertJob JobOf(RandomBatch* batch, const std::vector<RowExpert>& pairs) {
   return {batch->layer, batch->rows.view(), pairs,
           batch->out.view().Reshape({static_cast<int64_t>(pairs.size()), kShape.hidden_size})};

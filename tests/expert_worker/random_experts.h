@@ -109,6 +109,15 @@ struct RandomBatch {
   Tensor out;  // act [num_rows, 2, hidden]
 };
 
+// All of its pairs, in order.
+inline std::vector<RowExpert> PairsOf(const RandomBatch& batch) {
+  std::vector<RowExpert> pairs;
+  for (size_t i = 0; i < batch.expert_ids.size(); ++i) {
+    pairs.push_back({static_cast<int32_t>(i / 2), batch.expert_ids[i]});
+  }
+  return pairs;
+}
+
 // What the batch must give: each pair alone through the backend.
 inline std::vector<std::byte> ComputeAlone(const RandomExperts& weights, const RandomBatch& batch) {
   const std::unique_ptr<KernelBackend> backend = CreateReferenceBackend();

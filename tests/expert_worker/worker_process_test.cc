@@ -107,9 +107,10 @@ class WorkerProcessTest : public testing::Test {
   std::vector<std::byte> Expected(uint32_t seed) {
     std::vector<int32_t> all(static_cast<size_t>(shape_.num_experts));
     for (int32_t i = 0; i < shape_.num_experts; ++i) all[static_cast<size_t>(i)] = i;
-    auto store = ExpertStore::Open(*checkpoint_, all);
-    M1_CHECK(store.ok());
     const auto backend = CreateReferenceBackend();
+    DeviceWeights weights(backend.get());
+    auto store = ExpertStore::Open(*checkpoint_, all, &weights);
+    M1_CHECK(store.ok());
     ExpertFfn executor(&*store, backend.get(), DType::kBf16);
     InprocExchange exchange(shape_.num_experts, {&executor});
     return Run(&exchange, seed);

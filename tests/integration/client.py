@@ -1,6 +1,7 @@
 """A client for tests: one request to one comparable answer."""
 
 import dataclasses
+import functools
 import struct
 import threading
 
@@ -91,12 +92,15 @@ class Answer:
 class Client:
     """Thread-safe; one channel of its own."""
 
-    def __init__(self, target, channel_options=()):
+    def __init__(self, target, channel_options=(), credentials=None):
+        """`credentials`: of gRPC, for TLS."""
         from m1.v1 import control_pb2, control_pb2_grpc, inference_pb2, inference_pb2_grpc
         self.pb = inference_pb2
         self.control_pb = control_pb2
         # A channel of its own: gRPC shares connections between channels of equal arguments.
-        self.channel = grpc.insecure_channel(target, options=[
+        connect = grpc.insecure_channel if credentials is None else functools.partial(
+            grpc.secure_channel, credentials=credentials)
+        self.channel = connect(target, options=[
             ("grpc.max_receive_message_length", MESSAGE_BYTES),
             ("grpc.max_send_message_length", MESSAGE_BYTES + (1 << 20)),
             ("grpc.use_local_subchannel_pool", 1),

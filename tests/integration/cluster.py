@@ -8,8 +8,10 @@ Everything about a server is learnt as an operator would: its `listening` line, 
 """
 
 import contextlib
+import functools
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +25,15 @@ BIN = os.environ.get("M1_BIN", "build/release/bin")
 START_SECONDS = 60
 MESSAGE_BYTES = 64 << 20
 TINY_BLOCK_BYTES = 64 * 2 * 2 * 2 * 32 * 2  # of models/tiny: 64 tokens, keys and values, 2 layers, 2 heads of 32 bf16 numbers
+
+
+@functools.cache
+def known_flags(binary):
+    """Names of the flags that a server's --help tells."""
+    text = subprocess.run([os.path.join(BIN, binary), "--help"], capture_output=True, text=True, check=False).stdout
+    flags = frozenset(re.findall(r"^ +--([a-z_]+) \(", text, re.MULTILINE))
+    assert "log_level" in flags, text
+    return flags
 
 
 class Process:
@@ -129,23 +140,25 @@ class Cluster:
     """Expert workers, attention workers and a router. Flags are lists of "--name=value"."""
 
     def __init__(self, model, expert_workers=3, experts=None, attention_workers=1, inproc=False, shm=False,
-                 common_flags=(), expert_flags=(), attention_flags=(), router_flags=()):
+                 common_flags=(), expert_flags=(), attention_flags=(), router_flags=(), credentials=None, worker_kind=""):
         """`experts`: what each expert worker hosts, as for --experts, in place of equal shards. `shm`: all of them, or
-        those of which this is the list of indices, are reached through shared memory."""
+        those of which this is the list of indices, are reached through shared memory. `credentials`: of gRPC, for a
+        router with TLS. `worker_kind`: what the names of the workers' programs end with."""
         model_flag = f"--model={model}"
         specs = [f"--experts={text}" for text in experts] if experts else [
             f"--shard={i}/{expert_workers}" for i in range(expert_workers)
         ]
         self.experts = [] if inproc else [
-            Process("m1-expert-worker", model_flag, spec, *common_flags, *expert_flags) for spec in specs
+            Process("m1-expert-worker" + worker_kind, model_flag, spec, *common_flags, *expert_flags) for spec in specs
         ]
         self.attention = [
-            Process("m1-attention-worker", model_flag, *common_flags, *attention_flags)
+            Process("m1-attention-worker" + worker_kind, model_flag, *common_flags, *attention_flags)
             for _ in range(attention_workers)
         ]
         self.router = Process("m1-router", model_flag, *router_flags)
         self.inproc = inproc
         self.shm = shm
+        self.credentials = credentials
 
     def __enter__(self):
         try:
@@ -164,7 +177,7 @@ class Cluster:
             self.router.flags.append(
                 "--attention_workers=" + ",".join(process.address for process in self.attention))
             self.router.start()
-            wait_serving(self.router.address)
+            wait_serving(self.router.address, credentials=self.credentials)
         except BaseException:
             self.stop()
             raise
@@ -190,11 +203,11 @@ class Cluster:
         return self.router.address
 
 
-def is_serving(address):
+def is_serving(address, credentials=None):
     """True when grpc.health.v1 says so; False for NOT_SERVING and for nobody there."""
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    with grpc.insecure_channel(address) as channel:
+    with grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address) as channel:
         try:
             response = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
         except grpc.RpcError:
@@ -218,13 +231,25 @@ def wait_until(condition, seconds=START_SECONDS, what="condition"):
         time.sleep(0.02)
 
 
-def wait_serving(address, seconds=START_SECONDS):
-    wait_until(lambda: is_serving(address), seconds, f"{address} SERVING")
+def settled(read, still_seconds=1, seconds=START_SECONDS):
+    """What `read` gives, once it has given the same for a while."""
+    deadline = time.monotonic() + seconds
+    last, since = read(), time.monotonic()
+    while time.monotonic() - since < still_seconds:
+        assert time.monotonic() < deadline, f"it still changes after {seconds} s: {last}"
+        time.sleep(0.02)
+        if (now := read()) != last:
+            last, since = now, time.monotonic()
+    return last
 
 
-def run_m1(*arguments, stdin=""):
+def wait_serving(address, seconds=START_SECONDS, credentials=None):
+    wait_until(lambda: is_serving(address, credentials), seconds, f"{address} SERVING")
+
+
+def run_m1(*arguments, stdin="", timeout=60):
     return subprocess.run([os.path.join(BIN, "m1"), *arguments], input=stdin, capture_output=True, text=True,
-                          timeout=60, check=False)
+                          timeout=timeout, check=False)
 
 
 def kill_busy_workers(cluster, client, clients, turns=3):

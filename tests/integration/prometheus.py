@@ -74,9 +74,11 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def cluster_with_ports():
+def cluster_with_ports(credentials=None, **more_flags):
+    """A cluster and the port of each component's metrics; `more_flags`, `credentials` as of Cluster."""
     ports = dict(zip(COMPONENTS, free_ports(len(COMPONENTS))))
-    flags = {name: [f"--metrics_port={port}"] for name, port in ports.items()}
-    with Cluster("models/tiny", expert_workers=1, router_flags=flags["router"],
-                 attention_flags=flags["attention-worker"], expert_flags=flags["expert-worker"]) as cluster:
+    flags = {f"{name.split('-', maxsplit=1)[0]}_flags": [f"--metrics_port={port}"] for name, port in ports.items()}
+    for name, more in more_flags.items():
+        flags[name] += more
+    with Cluster("models/tiny", expert_workers=1, credentials=credentials, **flags) as cluster:
         yield cluster, ports

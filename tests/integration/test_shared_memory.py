@@ -1,11 +1,12 @@
 """Shared memory between attention and expert workers: what topology shows, fallback, kills of either side."""
 
+import itertools
 import os
 
 import pytest
 
 from client import Client
-from cluster import Cluster, wait_serving, wait_until
+from cluster import Cluster, settled, wait_serving, wait_until
 
 MODEL = "models/tiny"
 
@@ -53,6 +54,10 @@ def leftovers():
     return {name for folder in ("/dev/shm", "/tmp") for name in os.listdir(folder) if "exchange" in name}
 
 
+def not_more(now, before):
+    return all(a <= b for a, b in zip(now, before, strict=True))
+
+
 def test_killed_expert_workers_leak_nothing(requests_of, wanted):
     before = leftovers()
     with Cluster(MODEL, expert_workers=2, shm=True) as cluster, Client(cluster.target) as client:
@@ -62,16 +67,15 @@ def test_killed_expert_workers_leak_nothing(requests_of, wanted):
         def footprint():
             return (attention.num_fds(), attention.num_shared_mappings(), other.num_fds(), other.num_shared_mappings())
 
-        wait_until(lambda: footprint() == footprint(), 10)
-        first = None
-        for _ in range(20):
+        first = [0]
+        for turn in range(20):
             victim.kill()
             victim.start()
             wait_serving(cluster.target)
-            wait_until(lambda: peer_addresses(client)[0].startswith("shm:"), 10)
-            if first is None:
-                first = footprint()
-        wait_until(lambda: footprint() == first, 20, f"footprint {first} again")
+            wait_until(lambda: peer_addresses(client)[0].startswith("shm:"))
+            if turn < 3:  # what is opened once may come late
+                first = list(map(max, itertools.zip_longest(settled(footprint), first, fillvalue=0)))
+        wait_until(lambda: not_more(footprint(), first), 20, f"not more than {first} again")
         assert answers(client, requests_of) == wanted
     assert leftovers() == before
 
@@ -81,14 +85,14 @@ def test_killed_attention_workers_leak_nothing(requests_of, wanted):
         victim = cluster.attention[0]
 
         def footprint():
-            return [(expert.num_fds(), expert.num_shared_mappings()) for expert in cluster.experts]
+            return [count for expert in cluster.experts for count in (expert.num_fds(), expert.num_shared_mappings())]
 
-        first = None
-        for _ in range(10):
+        first = [0]
+        for turn in range(10):
             victim.kill()
             victim.start()
             wait_serving(cluster.target)
-            if first is None:
-                first = footprint()
-        wait_until(lambda: footprint() == first, 20, f"footprint {first} again")
+            if turn < 3:  # what is opened once may come late
+                first = list(map(max, itertools.zip_longest(settled(footprint), first, fillvalue=0)))
+        wait_until(lambda: not_more(footprint(), first), 20, f"not more than {first} again")
         assert answers(client, requests_of) == wanted

@@ -1,13 +1,12 @@
 """`m1 up`: the cluster starts, repairs itself, and ends without a child left."""
 
 import os
-import re
 import signal
 import subprocess
 import time
 
 from client import Client
-from cluster import BIN, wait_serving, wait_until
+from cluster import BIN, known_flags, wait_serving, wait_until
 
 
 def children(pid):
@@ -110,10 +109,7 @@ SET_BY_UP = {"port", "metrics_port", "model", "experts", "shard", "expert_worker
 
 def test_every_flag_of_a_server_is_passed_on():
     for name in ("m1-router", "m1-attention-worker", "m1-expert-worker"):
-        text = subprocess.run([os.path.join(BIN, name), "--help"], capture_output=True, text=True, check=False).stdout
-        flags = set(re.findall(r"^ +--([a-z_]+) \(", text, re.MULTILINE)) - SET_BY_UP
-        assert "log_level" in flags, text
-        for flag in flags:
+        for flag in known_flags(name) - SET_BY_UP:
             code, log = run_up(f"--{flag}={'info' if flag == 'log_level' else 1}", "--transport=none")
             assert code == 2 and "--transport" in log, f"{name} --{flag}: {log}"
 

@@ -34,8 +34,10 @@ LAYERS = (
     ("common/worker", r"^common/worker/",
      ("common/base", "common/tensor", "common/kernels", "common/model", "common/exchange", "common/worker")),
     ("common/shm", r"^common/shm/", ("common/base", "common/exchange", "common/shm", "common/tensor")),
+    ("common/security", r"^common/security/", ("common/base", "common/security")),
     ("common/rpc", r"^common/rpc/",
-     ("common/base", "common/tensor", "common/exchange", "common/shm", "common/rpc", "protos")),
+     ("common/base", "common/tensor", "common/exchange", "common/metrics", "common/security", "common/shm", "common/rpc",
+      "protos")),
     # --expert_workers inproc runs the expert engine inside the attention worker: main.cc wires it, nothing else knows.
     ("attention_worker main.cc", r"^attention_worker/main\.cc$", SERVICE + ("own", "expert_worker")),
     ("main.cc", r"^[a-z_]+/main\.cc$", SERVICE + ("own",)),
@@ -49,7 +51,7 @@ LAYERS = (
     ("bench libraries", r"^tools/bench/",
      ("common/base", "common/kernels", "common/model", "common/tensor", "tools/bench")),
     ("command line", r"^tools/m1/",
-     ("common/base", "common/model", "common/rpc", "common/tensor", "tools/bench", "protos", "own")),
+     ("common/base", "common/model", "common/rpc", "common/security", "common/tensor", "tools/bench", "protos", "own")),
 )
 # Headers that only these layers may include, whatever their project includes.
 GRPC_HEADER = re.compile(r"^(grpc|grpcpp|google/protobuf)/|\.(grpc\.)?pb\.h$")

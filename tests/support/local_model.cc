@@ -19,14 +19,16 @@ SequenceStart Resumed(SequenceStart start, const SequenceResult& result) {
 }
 
 std::unique_ptr<KernelBackend> MakeBackend(const LocalModelOptions& options) {
+  if (options.make_backend) return options.make_backend();
   if (options.target == "reference") return CreateReferenceBackend();
   auto backend = CreateCpuBackend({.num_threads = options.threads, .target = options.target});
   M1_CHECK_MSG(backend.ok(), std::string(backend.status().message()));
   return *std::move(backend);
 }
 
-ExpertStore MakeStore(const Checkpoint& checkpoint, const std::vector<int32_t>& experts) {
-  auto store = ExpertStore::Open(checkpoint, experts);
+ExpertStore MakeStore(const Checkpoint& checkpoint, const std::vector<int32_t>& experts,
+                      DeviceWeights* device) {
+  auto store = ExpertStore::Open(checkpoint, experts, device);
   M1_CHECK_MSG(store.ok(), std::string(store.status().message()));
   return *std::move(store);
 }
@@ -35,13 +37,15 @@ ExpertStore MakeStore(const Checkpoint& checkpoint, const std::vector<int32_t>& 
 
 struct LocalModel::ExpertWorker {
   ExpertWorker(const Checkpoint& checkpoint, const std::vector<int32_t>& experts,
-               const LocalModelOptions& options)
-      : store(MakeStore(checkpoint, experts)),
-        backend(MakeBackend(options)),
-        executor(&store, backend.get(), options.activation_dtype) {}
+               KernelBackend* backend, const LocalModelOptions& options)
+      : own_backend(options.make_backend ? nullptr : MakeBackend(options)),
+        device_weights(own_backend ? own_backend.get() : backend),
+        store(MakeStore(checkpoint, experts, &device_weights)),
+        executor(&store, own_backend ? own_backend.get() : backend, options.activation_dtype) {}
 
+  std::unique_ptr<KernelBackend> own_backend;
+  DeviceWeights device_weights;
   ExpertStore store;
-  std::unique_ptr<KernelBackend> backend;
   ExpertFfn executor;
 };
 
@@ -106,7 +110,8 @@ LocalModel::LocalModel(const std::string& directory, const LocalModelOptions& op
   backend_ = MakeBackend(options);
   std::vector<ExpertExecutor*> executors;
   for (const std::vector<int32_t>& experts : options.shards) {
-    expert_workers_.push_back(std::make_unique<ExpertWorker>(*checkpoint_, experts, options));
+    expert_workers_.push_back(
+        std::make_unique<ExpertWorker>(*checkpoint_, experts, backend_.get(), options));
     executors.push_back(&expert_workers_.back()->executor);
   }
   if (executors.empty()) {
@@ -117,8 +122,9 @@ LocalModel::LocalModel(const std::string& directory, const LocalModelOptions& op
   if (options.wrap_exchange) exchange_ = options.wrap_exchange(std::move(exchange_));
   AttentionWeights weights = checkpoint_->attention_weights();
   if (options.edit_weights) options.edit_weights(weights);
+  device_weights_ = std::make_unique<DeviceWeights>(backend_.get());
   forward_ = std::make_unique<ForwardPass>(
-      checkpoint_->config(), weights, backend_.get(), exchange_.get(),
+      checkpoint_->config(), device_weights_->Add(weights).value(), backend_.get(), exchange_.get(),
       ForwardOptions{.activation_dtype = options.activation_dtype,
                      .max_rows = options.limits.max_step_tokens,
                      .num_kv_blocks = options.limits.kv_blocks,
@@ -132,7 +138,8 @@ Engine& LocalModel::engine() {
     engine_ =
         std::make_unique<Engine>(EngineOptions{.limits = options_.limits,
                                                .expert_loss_timeout = options_.expert_loss_timeout,
-                                               .lanes = options_.lanes},
+                                               .lanes = options_.lanes,
+                                               .heartbeat = options_.heartbeat},
                                  std::move(forward_), exchange_.get());
   }
   return *engine_;

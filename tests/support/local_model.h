@@ -9,6 +9,7 @@
 
 #include "attention_worker/engine.h"
 #include "common/model/checkpoint.h"
+#include "common/worker/device_weights.h"
 
 namespace m1 {
 
@@ -16,6 +17,8 @@ struct LocalModelOptions {
   DType activation_dtype = DType::kF32;
   std::string target = "reference";  // or one of SupportedCpuTargets()
   int threads = 1;
+  // Instead of `target`: one backend for the attention side and all experts.
+  std::function<std::unique_ptr<KernelBackend>()> make_backend = nullptr;
   // Experts of each in-process expert worker. Empty: DirectExchange instead.
   std::vector<std::vector<int32_t>> shards = {};
   // Puts something between the engine and its exchange.
@@ -24,6 +27,7 @@ struct LocalModelOptions {
   // Changes weights before they are used; what they point to must outlive the model.
   std::function<void(AttentionWeights&)> edit_weights = nullptr;
   absl::Duration expert_loss_timeout = absl::Seconds(60);
+  Heartbeat* heartbeat = nullptr;  // the engine's
   LanePolicy::Mode lanes = LanePolicy::Mode::kOne;
   StepLimits limits{.max_sequences = 64,
                     .kv_blocks = 2048,
@@ -63,6 +67,7 @@ class LocalModel {
   const LocalModelOptions options_;
   std::unique_ptr<Checkpoint> checkpoint_;
   std::unique_ptr<KernelBackend> backend_;
+  std::unique_ptr<DeviceWeights> device_weights_;
   struct ExpertWorker;
   std::vector<std::unique_ptr<ExpertWorker>> expert_workers_;
   std::unique_ptr<ExpertExchange> exchange_;

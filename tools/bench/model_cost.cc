@@ -8,12 +8,40 @@
 namespace m1 {
 namespace {
 
-// Products of weights by rows: a multiply and an add each.
-CostPart Weights(std::string name, std::string formula, double elements, double rows, DType dtype) {
-  CostPart part{std::move(name), std::move(formula),
-                elements * static_cast<double>(DTypeBytes(dtype))};
-  (dtype == DType::kBf16 ? part.pair_flops : part.fp32_flops) = 2 * elements * rows;
+// What the checkpoint keeps the weights of a part as.
+struct WeightKind {
+  DType dtype = DType::kBf16;
+  MatrixFormat format = MatrixFormat::kPlain;
+  double group_size = 0;  // int4
+
+  // `row` elements share one fp32 scale with int8.
+  double BytesPerElement(double row) const {
+    if (format == MatrixFormat::kInt8) return 1 + 4 / row;
+    if (format == MatrixFormat::kInt4) return 0.5 + 2 / group_size;
+    return static_cast<double>(DTypeBytes(dtype));
+  }
+  // Integers are multiplied at twice the rate of bf16 pairs where there is an instruction for it.
+  void AddProducts(double flops, CostPart* part) const {
+    if (format != MatrixFormat::kPlain) {
+      part->pair_flops += flops / 2;
+    } else {
+      (dtype == DType::kBf16 ? part->pair_flops : part->fp32_flops) += flops;
+    }
+  }
+};
+
+// Products of weights by rows: a multiply and an add each. `row`: elements of a matrix's row.
+CostPart Weights(std::string name, std::string formula, double elements, double rows, double row,
+                 const WeightKind& kind) {
+  CostPart part{std::move(name), std::move(formula), elements * kind.BytesPerElement(row)};
+  kind.AddProducts(2 * elements * rows, &part);
   return part;
+}
+
+WeightKind KindOf(const ModelConfig& config, bool of_experts) {
+  const WeightQuantization& quantization = config.quantization;
+  if (!of_experts && !quantization.everything) return {config.weights_dtype};
+  return {config.weights_dtype, quantization.format, static_cast<double>(quantization.group_size)};
 }
 
 }  // namespace
@@ -37,31 +65,43 @@ std::vector<CostPart> ForwardCost(const ModelConfig& config, const ForwardRows& 
   const double lightning = config.num_lightning_layers();
   const double softmax = config.num_softmax_layers();
   const DType dtype = config.weights_dtype;
+  const WeightKind expert_kind = KindOf(config, true);
+  const WeightKind other_kind = KindOf(config, false);
   const auto act_bytes = static_cast<double>(DTypeBytes(dtype));
   constexpr auto kChunk = static_cast<double>(kLightningChunk);
 
   std::vector<CostPart> parts;
-  parts.push_back(Weights(
-      "attention", "lightning layers x 5 H W + softmax layers x 2 H (W + W_kv)",
-      lightning * 5 * hidden * width + softmax * 2 * hidden * (width + kv_width), rows, dtype));
+  parts.push_back(
+      Weights("attention", "lightning layers x 5 H W + softmax layers x 2 H (W + W_kv)",
+              lightning * 5 * hidden * width + softmax * 2 * hidden * (width + kv_width), rows,
+              hidden, other_kind));
 
   const double expert = 3.0 * hidden * config.expert_intermediate_size;
   const double shared = 3.0 * hidden * config.shared_intermediate_size;
   const double distinct = ExpectedExperts(config.num_experts, config.num_experts_per_token,
                                           batch.num_sequences * batch.rows_each);
   CostPart experts = Weights("experts", "layers x E (1 - (1 - k / E)^rows) x 3 H I",
-                             layers * (distinct * expert + shared), 0, dtype);
-  (dtype == DType::kBf16 ? experts.pair_flops : experts.fp32_flops) =
-      2 * rows * layers * (config.num_experts_per_token * expert + shared);
+                             layers * distinct * expert, 0, hidden, expert_kind);
+  expert_kind.AddProducts(2 * rows * layers * config.num_experts_per_token * expert, &experts);
+  if (shared > 0) {
+    parts.push_back(
+        Weights("shared", "layers x 3 H I_shared", layers * shared, rows, hidden, other_kind));
+  }
   parts.push_back(experts);
 
   parts.push_back(Weights("gates", "layers x E H, fp32", layers * config.num_experts * hidden, rows,
-                          DType::kF32));
+                          hidden, {DType::kF32}));
 
-  // The head multiplies fp32 rows by widened weights.
-  CostPart head = Weights("head", "V H", static_cast<double>(config.vocab_size) * hidden, 0, dtype);
-  head.fp32_flops = 2 * static_cast<double>(config.vocab_size) * hidden * sequences *
-                    static_cast<double>(batch.head_rows_each);
+  // Floats: fp32 rows by widened weights.
+  CostPart head = Weights("head", "V H", static_cast<double>(config.vocab_size) * hidden, 0, hidden,
+                          other_kind);
+  const double head_flops = 2 * static_cast<double>(config.vocab_size) * hidden * sequences *
+                            static_cast<double>(batch.head_rows_each);
+  if (other_kind.format == MatrixFormat::kPlain) {
+    head.fp32_flops = head_flops;
+  } else {
+    other_kind.AddProducts(head_flops, &head);
+  }
   parts.push_back(head);
 
   // S is read in every pass that meets a new part of the grid and written where a chunk ends; a

@@ -31,7 +31,8 @@ struct CostPart {
 double ExpectedExperts(int64_t num_experts, int64_t per_token, int64_t rows);
 
 // Parts: attention weights, experts, gates, head, states, KV. Weights are read once for all rows.
-// Weights and rows are of config.weights_dtype, gates and states fp32.
+// Weights are as config.quantization says, or of config.weights_dtype, as rows are; gates and states
+// are fp32. Integers count as half a bf16 product, which is what VNNI makes of them.
 std::vector<CostPart> ForwardCost(const ModelConfig& config, const ForwardRows& rows);
 
 CostPart TotalOf(const std::vector<CostPart>& parts);

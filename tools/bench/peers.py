@@ -114,7 +114,7 @@ def small_config(config):
 def our_answer(binaries, model, prompt):
     """(ids, logprobs of all tokens but the first) of a greedy answer."""
     with tempfile.TemporaryDirectory(prefix="m1_peers_") as sockets:
-        cluster = run_bench.Cluster(binaries, model, 0, sockets)
+        cluster = run_bench.Cluster(binaries, model, sockets, 0)
         try:
             text = call("m1 generate", f"{binaries}/m1", "generate", f"--target={cluster.router.address}",
                         f"--token_ids={','.join(map(str, prompt))}", f"--max_new_tokens={ANSWER_TOKENS}", "--temperature=0",
@@ -235,7 +235,7 @@ def run(flags):
     export(flags.model, exported)
     bench = run_bench.Bench(flags.bin, flags.model, plan)
     with tempfile.TemporaryDirectory(prefix="m1_peers_") as sockets:
-        cluster = run_bench.Cluster(flags.bin, flags.model, 0, sockets)
+        cluster = run_bench.Cluster(flags.bin, flags.model, sockets, 0)
         try:
             peer = Transformers(python, exported, "bfloat16", os.cpu_count())
             try:

@@ -19,10 +19,15 @@ START_SECONDS = 300
 # The read bandwidth of a shared machine may change by half within seconds: what was measured across such a change says nothing.
 STEADY = 1.1
 MOST_TRIES = 5
+PREFILL_TOKENS = 4096  # of one figure: 8 prompts of 512
 FULL = {"decode": (1, 8, 32), "prefill": (512, 2048, 8192), "answer": {1: 64, 8: 64, 32: 96}, "rates": (0.1, 0.2, 0.4),
         "requests": 16, "limit_seconds": 0.1, "rounds": 2000, "input": "uniform:32:1024", "output": "uniform:16:256"}
 QUICK = {"decode": (1, 8), "prefill": (512,), "answer": {1: 64, 8: 128}, "rates": (20,), "requests": 20,
          "limit_seconds": 0.005, "rounds": 20, "input": "uniform:4:32", "output": "uniform:4:16"}
+
+
+# Name of the flag: title, expert workers, prefix of their addresses.
+CLUSTERS = {"inproc": ("inproc", 0), "grpc": ("1 + 2 grpc unix", 2), "shm": ("1 + 2 shm", 2, "shm:")}
 
 
 class Server:
@@ -49,7 +54,7 @@ class Server:
 class Cluster:
     """One attention worker, and either experts inside it or expert workers on unix sockets (prefix "shm:": in shared memory)."""
 
-    def __init__(self, folder, model, num_expert_workers, sockets, prefix=""):
+    def __init__(self, folder, model, sockets, num_expert_workers, prefix=""):
         flags = [f"--model={model}", "--log_level=warning"]
         workers = [*flags, "--pin"]  # as m1 up on a machine of its own
         self.servers = []
@@ -111,9 +116,11 @@ class Bench:
             if rate == 0:
                 raise RuntimeError(f"{name}: the first of {size} streams ended before the last began; wants longer answers")
         else:
-            result = self.serve(cluster, "--num_prompts=1", "--num_warmups=0", f"--input_len={size}", "--output_len=1",
-                                f"--seed={seed}", "--connections=1")
-            rate = int(size) / result["ttfts"][0]
+            # One after another, each alone; a short prompt is over before a hiccup of the machine is.
+            count = max(1, PREFILL_TOKENS // int(size))
+            result = self.serve(cluster, f"--num_prompts={count}", "--num_warmups=0", f"--input_len={size}", "--output_len=1",
+                                f"--seed={seed}", "--connections=1", "--max_concurrency=1")
+            rate = int(size) / statistics.median(result["ttfts"])
         self.last_limits = self.limits()
         return rate, [limits["bounds"][name]["tokens_per_s"] for limits in (before, self.last_limits)]
 
@@ -192,7 +199,12 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="few and short figures: does it run?")
     parser.add_argument("--only", default="", help="figures whose name contains this; then no load is sent")
+    parser.add_argument("--clusters", default=",".join(CLUSTERS),
+                        help="which to compare, the first is the baseline; without all of them no load is sent (%(default)s)")
     flags = parser.parse_args()
+    chosen = flags.clusters.split(",")
+    if unknown := set(chosen) - set(CLUSTERS):
+        parser.error(f"--clusters={flags.clusters}: {', '.join(sorted(unknown))} is none of {', '.join(CLUSTERS)}")
     end_with_sigterm()
     plan = QUICK if flags.quick else FULL
     names = [f"{kind}_{size}" for kind in ("decode", "prefill") for size in plan[kind] if flags.only in f"{kind}_{size}"]
@@ -200,9 +212,9 @@ def main():
     clusters, figures, loads, exchange = {}, {}, [], []
     with tempfile.TemporaryDirectory(prefix="m1_bench_") as sockets:
         try:
-            clusters["inproc"] = Cluster(flags.bin, flags.model, 0, sockets)
-            clusters["1 + 2 grpc unix"] = Cluster(flags.bin, flags.model, 2, sockets)
-            clusters["1 + 2 shm"] = Cluster(flags.bin, flags.model, 2, sockets, "shm:")
+            for key in chosen:
+                title, *options = CLUSTERS[key]
+                clusters[title] = Cluster(flags.bin, flags.model, sockets, *options)
             for cluster in clusters.values():  # maps every page
                 bench.serve(cluster, "--num_prompts=2", "--num_warmups=0", "--input_len=256", "--output_len=2")
             for repeat in range(flags.repeats):
@@ -210,8 +222,8 @@ def main():
                     for cluster in clusters:
                         print(f"repeat {repeat}, {cluster}", file=sys.stderr)
                         figures.setdefault((cluster, name), []).append(bench.figure(clusters[cluster], name, repeat))
-            if not flags.only:
-                loads = bench.loads(clusters["1 + 2 grpc unix"])
+            if not flags.only and set(chosen) == set(CLUSTERS):
+                loads = bench.loads(clusters[CLUSTERS["grpc"][0]])
                 exchange = m1(flags.bin, "exchange", f"--rounds={plan['rounds']}")["figures"]
         finally:
             for cluster in clusters.values():

@@ -19,6 +19,7 @@
 #include "tools/bench/serve_metrics.h"
 #include "tools/bench/workload.h"
 #include "tools/m1/bench_commands.h"
+#include "tools/m1/connection.h"
 #include "tools/m1/flag_set.h"
 #include "tools/m1/load_client.h"
 
@@ -28,7 +29,7 @@ namespace {
 constexpr absl::Duration kConnectTimeout = absl::Seconds(30);
 
 struct ServeFlags {
-  std::string target = "127.0.0.1:50051";
+  ConnectionFlags connection;
   int num_prompts = 100;
   int num_warmups = 2;
   std::string request_rate = "inf";
@@ -46,7 +47,7 @@ struct ServeFlags {
   bool json = false;
 
   void Register(FlagSet* set) {
-    set->String("target", &target, "HOST:PORT of the router (127.0.0.1:50051)");
+    connection.Register(set);
     set->Int("num_prompts", &num_prompts, "requests that count, 1..1000000 (100)");
     set->Int("num_warmups", &num_warmups, "requests before, not counted, one after another (2)");
     set->String("request_rate", &request_rate,
@@ -180,7 +181,8 @@ absl::Status BenchServe(const std::vector<std::string>& args) {
                       .ignore_eos = !flags.stop_at_eos,
                       .seed = workload.seed,
                       .timeout = flags.timeout.value_or(absl::Hours(1))};
-  LoadClient client(flags.target, options);
+  M1_ASSIGN_OR_RETURN(const Connection connection, flags.connection.Open());
+  LoadClient client(connection, options);
   M1_ASSIGN_OR_RETURN(const v1::GetModelInfoResponse info, client.ModelInfo(kConnectTimeout));
   workload.vocab_size = info.vocab_size();
   double duration_s = 0;
@@ -190,7 +192,7 @@ absl::Status BenchServe(const std::vector<std::string>& args) {
     warmup.seed =
         workload.seed + 0x9e3779b97f4a7c15ULL;  // other prompts: nothing is cached by them
     options.max_concurrency = 1;
-    LoadClient(flags.target, options)
+    LoadClient(connection, options)
         .Run(
             PlanWorkload(warmup), [](const LoadProgress&) {}, &duration_s);
   }

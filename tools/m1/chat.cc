@@ -12,6 +12,7 @@
 #include "tools/m1/answer_printer.h"
 #include "tools/m1/client.h"
 #include "tools/m1/commands.h"
+#include "tools/m1/connection.h"
 #include "tools/m1/flag_set.h"
 #include "tools/m1/interrupt.h"
 #include "tools/m1/request_flags.h"
@@ -24,11 +25,11 @@ constexpr char kCommandsText[] =
 
 class ChatSession {
  public:
-  ChatSession(const std::string& target, std::string system, const RequestFlags& flags)
+  ChatSession(Connection connection, std::string system, const RequestFlags& flags)
       : interactive_(isatty(STDIN_FILENO) == 1),
         system_(std::move(system)),
         flags_(flags),
-        client_(target),
+        client_(std::move(connection)),
         interrupt_([this] { OnInterrupt(); }) {}
 
   // Errors: of the flags, at the start. What a server answers is shown, and the chat goes on.
@@ -80,8 +81,8 @@ class ChatSession {
     if (!client_.Cancel()) std::cerr << "\n[/exit or Ctrl-D ends the chat]\n> " << std::flush;
   }
 
-  // Answers the last message, asks for results of tools while the model calls some. False when the server
-  // refused: the message is taken back.
+  // Answers the last message, asks for results of tools while the model calls some. False when the
+  // server refused: the message is taken back.
   bool Answer() {
     for (;;) {
       v1::GenerateRequest request = base_;
@@ -129,13 +130,14 @@ class ChatSession {
 };
 
 absl::Status Chat(const std::vector<std::string>& args) {
-  std::string target = "127.0.0.1:50051";
+  ConnectionFlags connection_flags;
   std::string system;
   RequestFlags request_flags;
-  FlagSet set("chat",
-              "an interactive chat: thought dimmed, answer plain. Ctrl-C stops the answer, /exit or "
-              "Ctrl-D ends.\nWith --tools, calls are shown and you are asked for their results.");
-  set.String("target", &target, "HOST:PORT of the router (127.0.0.1:50051)");
+  FlagSet set(
+      "chat",
+      "an interactive chat: thought dimmed, answer plain. Ctrl-C stops the answer, /exit or "
+      "Ctrl-D ends.\nWith --tools, calls are shown and you are asked for their results.");
+  connection_flags.Register(&set);
   set.String("system", &system, "a system message");
   request_flags.Register(&set);
   M1_RETURN_IF_ERROR(set.Parse(args));
@@ -143,8 +145,9 @@ absl::Status Chat(const std::vector<std::string>& args) {
     std::cout << set.HelpText();
     return absl::OkStatus();
   }
+  M1_ASSIGN_OR_RETURN(Connection connection, connection_flags.Open());
   BlockInterrupt();
-  return ChatSession(target, system, request_flags).Run();
+  return ChatSession(std::move(connection), system, request_flags).Run();
 }
 
 }  // namespace

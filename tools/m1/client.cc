@@ -1,19 +1,21 @@
 #include "tools/m1/client.h"
 
+#include <utility>
+
 #include "absl/time/clock.h"
 
 #include "common/base/status_macros.h"
-#include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
 
 namespace m1 {
 
-Client::Client(const std::string& target) : stub_(v1::Inference::NewStub(MakeChannel(target))) {}
+Client::Client(Connection connection)
+    : connection_(std::move(connection)), stub_(v1::Inference::NewStub(connection_.NewChannel())) {}
 
-absl::Status Client::Generate(
-    const v1::GenerateRequest& request, absl::Duration timeout,
-    const std::function<void(const v1::GenerateResponse&)>& on_response) {
+absl::Status Client::Generate(const v1::GenerateRequest& request, absl::Duration timeout,
+                              const std::function<void(const v1::GenerateResponse&)>& on_response) {
   grpc::ClientContext context;
+  connection_.AddToken(&context);
   if (timeout != absl::InfiniteDuration()) {
     context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
   }

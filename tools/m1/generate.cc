@@ -3,6 +3,7 @@
 
 #include <iostream>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -10,6 +11,7 @@
 #include "tools/m1/answer_printer.h"
 #include "tools/m1/client.h"
 #include "tools/m1/commands.h"
+#include "tools/m1/connection.h"
 #include "tools/m1/flag_set.h"
 #include "tools/m1/interrupt.h"
 #include "tools/m1/request_flags.h"
@@ -18,7 +20,7 @@ namespace m1 {
 namespace {
 
 struct GenerateFlags {
-  std::string target = "127.0.0.1:50051";
+  ConnectionFlags connection;
   std::optional<std::string> prompt;
   std::optional<std::string> chat;
   std::optional<std::string> token_ids;
@@ -68,10 +70,11 @@ void PrintJson(const v1::GenerateResponse& response) {
 absl::Status Generate(const std::vector<std::string>& args) {
   GenerateFlags flags;
   RequestFlags request_flags;
-  FlagSet set("generate",
-              "sends one request and streams the answer: the answer to standard output, thought and "
-              "notes to\nstandard error. Values in brackets are the server's defaults.");
-  set.String("target", &flags.target, "HOST:PORT of the router (127.0.0.1:50051)");
+  FlagSet set(
+      "generate",
+      "sends one request and streams the answer: the answer to standard output, thought and "
+      "notes to\nstandard error. Values in brackets are the server's defaults.");
+  flags.connection.Register(&set);
   set.String("prompt", &flags.prompt, "text to continue");
   set.String("chat", &flags.chat, "a user's message");
   set.String("system", &flags.system, "with --chat: a system message before it");
@@ -88,19 +91,20 @@ absl::Status Generate(const std::vector<std::string>& args) {
   M1_RETURN_IF_ERROR(FillPrompt(flags, request_flags, &request));
   M1_RETURN_IF_ERROR(request_flags.Fill(&request));
 
+  M1_ASSIGN_OR_RETURN(Connection connection, flags.connection.Open());
   BlockInterrupt();
-  Client client(flags.target);
+  Client client(std::move(connection));
   InterruptWatcher interrupt([&client] { client.Cancel(); });
   AnswerPrinter printer;
-  const absl::Status status = client.Generate(
-      request, flags.timeout.value_or(absl::InfiniteDuration()),
-      [&flags, &printer](const v1::GenerateResponse& response) {
-        if (flags.json) {
-          PrintJson(response);
-        } else {
-          printer.Show(response);
-        }
-      });
+  const absl::Status status =
+      client.Generate(request, flags.timeout.value_or(absl::InfiniteDuration()),
+                      [&flags, &printer](const v1::GenerateResponse& response) {
+                        if (flags.json) {
+                          PrintJson(response);
+                        } else {
+                          printer.Show(response);
+                        }
+                      });
   if (!flags.json) printer.End();
   return status;
 }

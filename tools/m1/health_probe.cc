@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/rpc/channel.h"
+#include "common/rpc/worker_credentials.h"
 
 namespace m1 {
 namespace {
@@ -28,7 +29,11 @@ std::string Flatten(const grpc::ByteBuffer& buffer) {
 
 }  // namespace
 
-HealthProbe::HealthProbe(const std::string& address) : channel_(MakeChannel(address)) {}
+HealthProbe::HealthProbe(const std::string& address, const TlsIdentity* identity) {
+  ChannelOptions options;
+  options.credentials = MakeWorkerCredentials(identity, Role::kRouter);
+  channel_ = MakeChannel(address, options);
+}
 
 bool HealthProbe::IsServing(absl::Duration timeout) {
   grpc::GenericStub stub(channel_);

@@ -4,13 +4,13 @@
 #include <atomic>
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 #include "common/base/mutex.h"
 #include "common/base/status_macros.h"
-#include "common/rpc/channel.h"
 #include "common/rpc/grpc_status.h"
 
 namespace m1 {
@@ -42,9 +42,11 @@ v1::GenerateRequest MakeRequest(const PlannedRequest& planned, const LoadOptions
   return request;
 }
 
-void Send(v1::Inference::Stub* stub, const v1::GenerateRequest& request, absl::Duration timeout,
-          SharedRun* run, RequestRecord* record) {
+void Send(const Connection& connection, v1::Inference::Stub* stub,
+          const v1::GenerateRequest& request, absl::Duration timeout, SharedRun* run,
+          RequestRecord* record) {
   grpc::ClientContext context;
+  connection.AddToken(&context);
   context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
   record->start_s = run->Now();
   record->prompt_tokens = request.token_ids().ids_size();
@@ -78,9 +80,10 @@ void ShowProgress(SharedRun* run, const std::function<void(const LoadProgress&)>
 
 }  // namespace
 
-LoadClient::LoadClient(const std::string& target, const LoadOptions& options) : options_(options) {
+LoadClient::LoadClient(Connection connection, const LoadOptions& options)
+    : connection_(std::move(connection)), options_(options) {
   for (int i = 0; i < options.num_connections; ++i) {
-    stubs_.push_back(v1::Inference::NewStub(MakeChannel(target)));
+    stubs_.push_back(v1::Inference::NewStub(connection_.NewChannel()));
   }
 }
 
@@ -88,6 +91,7 @@ absl::StatusOr<v1::GetModelInfoResponse> LoadClient::ModelInfo(absl::Duration ti
   v1::GetModelInfoResponse response;
   for (const auto& stub : stubs_) {  // all: later requests find their connection made
     grpc::ClientContext context;
+    connection_.AddToken(&context);
     context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
     context.set_wait_for_ready(true);
     const grpc::Status status = stub->GetModelInfo(&context, v1::GetModelInfoRequest(), &response);
@@ -117,7 +121,8 @@ std::vector<RequestRecord> LoadClient::Run(
       ++run.num_running;
     }
     threads.emplace_back([&, i] {
-      Send(stubs_[i % stubs_.size()].get(), requests[i], options_.timeout, &run, &records[i]);
+      Send(connection_, stubs_[i % stubs_.size()].get(), requests[i], options_.timeout, &run,
+           &records[i]);
       ++run.num_done;
       MutexLock lock(&run.mutex);
       --run.num_running;

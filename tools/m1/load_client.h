@@ -12,6 +12,7 @@
 #include "m1/v1/inference.grpc.pb.h"
 #include "tools/bench/serve_metrics.h"
 #include "tools/bench/workload.h"
+#include "tools/m1/connection.h"
 
 namespace m1 {
 
@@ -34,7 +35,7 @@ struct LoadProgress {
 // Not thread-safe; one thread for each request in flight inside.
 class LoadClient {
  public:
-  LoadClient(const std::string& target, const LoadOptions& options);
+  LoadClient(Connection connection, const LoadOptions& options);
 
   // Errors: Unavailable when nobody answers within `timeout`.
   absl::StatusOr<v1::GetModelInfoResponse> ModelInfo(absl::Duration timeout);
@@ -46,6 +47,7 @@ class LoadClient {
                                  double* duration_s);
 
  private:
+  const Connection connection_;
   const LoadOptions options_;
   std::vector<std::unique_ptr<v1::Inference::Stub>> stubs_;
 };

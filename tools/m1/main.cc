@@ -21,8 +21,10 @@ constexpr Command kCommands[] = {
     {"up", m1::RunUp, "start a whole cluster on this machine"},
     {"generate", m1::RunGenerate, "send one request and stream the answer"},
     {"chat", m1::RunChat, "an interactive chat"},
+    {"health", m1::RunHealth, "whether a server is ready, started or alive, as its exit code"},
     {"bench", m1::RunBench, "limits of this machine, kernels, transports, load on a cluster"},
     {"checkpoint", m1::RunCheckpoint, "make a random checkpoint, tell a checkpoint's fingerprint"},
+    {"token", m1::RunToken, "make a bearer token and its line of the router's --token_file"},
     {"quantize", m1::RunQuantize, "turn a checkpoint's weights into int8 or int4"},
 };
 

@@ -20,6 +20,7 @@
 #include "common/base/process_age.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/process.h"
+#include "common/security/security.h"
 #include "tools/m1/commands.h"
 #include "tools/m1/flag_set.h"
 #include "tools/m1/health_probe.h"
@@ -94,7 +95,12 @@ class Progress {
 };
 
 absl::Status RunCluster(const UpOptions& options, const std::string& binary_folder) {
-  SignalFd signals;
+  SignalFd signals;  // before threads, which inherit what it blocks
+  M1_ASSIGN_OR_RETURN(const std::unique_ptr<Security> security,
+                      Security::Create({.role = Role::kRouter,
+                                        .tls_cert = options.PassedOn("tls_cert"),
+                                        .tls_key = options.PassedOn("tls_key"),
+                                        .tls_ca = options.PassedOn("tls_ca")}));
   Supervisor supervisor(options, binary_folder);
   Progress progress;
   std::optional<HealthProbe> probe;
@@ -109,7 +115,9 @@ absl::Status RunCluster(const UpOptions& options, const std::string& binary_fold
     if (!ready) {
       progress.Show(supervisor.ProgressText(), now);
       if (!supervisor.router_address().empty() && now >= next_probe) {
-        if (!probe.has_value()) probe.emplace(supervisor.router_address());
+        if (!probe.has_value()) {
+          probe.emplace(supervisor.router_address(), security->identity().get());
+        }
         ready = probe->IsServing(kHealthTimeout);
         next_probe = now + kHealthInterval;
       }
@@ -131,12 +139,14 @@ absl::Status Up(const std::vector<std::string>& args) {
   UpOptions options;
   std::optional<std::string> log_level;
   std::optional<bool> pin;
+  bool insecure = false;
   FlagSet flags(
       "up",
       "starts a router, attention workers and expert workers on this machine, prints "
       "\"ready HOST:PORT\" when\nthe cluster answers, and ends it on Ctrl-C. A process that "
       "dies is started again. Flags of the servers\n(--threads, --max_sequences, "
-      "--queue_size, ...) are passed on to those that know them.");
+      "--queue_size, ...) are passed on to those that know them;\nwith --tls_cert, --tls_key "
+      "and --tls_ca one certificate with all three roles serves all (deploy/security.md).");
   flags.String("model", &options.model, "checkpoint directory (models/tiny)");
   flags.Int("expert_workers", &options.expert_workers,
             "expert workers; worker I takes shard I/N (2)");
@@ -153,6 +163,9 @@ absl::Status Up(const std::vector<std::string>& args) {
       "pin", &pin,
       "compute thread i of each worker stays on core i (on, unless --threads is given or not all "
       "cores of the machine may be used)");
+  flags.Bool("insecure", &insecure,
+             "permit addresses of the router and of --metrics_port that other hosts reach without "
+             "TLS (off)");
   flags.String("log_level", &log_level,
                "of m1 and the servers: error, warning, info, debug (m1: info, servers: warning)");
   flags.OnUnknown([&options](absl::string_view name, absl::string_view value) {
@@ -170,6 +183,7 @@ absl::Status Up(const std::vector<std::string>& args) {
   }
   SetLogLevel(level);
   options.passed_on.emplace_back("log_level", log_level.value_or("warning"));
+  if (insecure) options.passed_on.emplace_back("insecure", "true");
   M1_RETURN_IF_ERROR(options.Validate());
   M1_ASSIGN_OR_RETURN(const std::vector<int> cores, AllowedCores());
   options.pin = pin.value_or(options.PinsByDefault(

@@ -19,12 +19,19 @@ struct ServerFlag {
 
 constexpr ServerFlag kServerFlags[] = {
     {"address", kRouterBit},  // workers stay on loopback
+    {"tls_cert", kExpert | kAttention | kRouterBit},
+    {"tls_key", kExpert | kAttention | kRouterBit},
+    {"tls_ca", kExpert | kAttention | kRouterBit},
+    {"insecure", kExpert | kAttention | kRouterBit},  // also of --metrics_address
+    {"token_file", kRouterBit},
     {"log_level", kExpert | kAttention | kRouterBit},
     {"metrics_address", kExpert | kAttention | kRouterBit},
+    {"liveness_timeout", kExpert | kAttention | kRouterBit},
     {"activation_dtype", kExpert | kAttention},
     {"threads", kExpert | kAttention},
     {"cpu_target", kExpert | kAttention},
     {"weights", kExpert | kAttention},
+    {"device", kExpert | kAttention},
     {"max_sequences", kAttention},
     {"kv_bytes", kAttention},
     {"max_context_tokens", kAttention},
@@ -140,6 +147,14 @@ absl::Status UpOptions::Validate() const {
     return bad("metrics_port", metrics_port, absl::StrCat("0..", most, ": each process takes one"));
   }
   return absl::OkStatus();
+}
+
+std::string UpOptions::PassedOn(absl::string_view name) const {
+  std::string found;
+  for (const auto& flag : passed_on) {
+    if (flag.first == name) found = flag.second;
+  }
+  return found;
 }
 
 bool UpOptions::PinsByDefault(int num_allowed_cores, int num_machine_cores) const {

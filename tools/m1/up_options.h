@@ -36,6 +36,8 @@ struct UpOptions {
 
   // Errors: InvalidArgument naming the flag.
   absl::Status Validate() const;
+  // Of passed_on, the last one wins; empty: not given.
+  std::string PassedOn(absl::string_view name) const;
   // Whether workers shall pin their threads where --pin does not say: when m1 may use every core of
   // the machine and nobody chose the number of threads, that is, when the machine is the cluster's.
   bool PinsByDefault(int num_allowed_cores, int num_machine_cores) const;

@@ -234,11 +234,12 @@ absl::Status CpuKernelBackend::SharedExpertMix(ConstTensorView moe, ConstTensorV
   return absl::OkStatus();
 }
 
-absl::Status CpuKernelBackend::LogSumExp(ConstTensorView logits, ConstTensorView temperatures,
-                                         TensorView lse) {
+absl::Status CpuKernelBackend::LogSumExp(ConstTensorView logits,
+                                         std::span<const float> temperatures,
+                                         std::span<float> lse) {
   M1_RETURN_IF_ERROR(ValidateLogSumExp(logits, temperatures, lse));
   const ScopedFlushDenormals flush;
-  const LogSumExpArgs args{ToFloats(logits), ToFloats(temperatures), ToFloats(lse), logits.dim(1)};
+  const LogSumExpArgs args{ToFloats(logits), temperatures.data(), lse.data(), logits.dim(1)};
   RunRows(kernels_.log_sum_exp, args, logits.dim(0), args.vocab);
   return absl::OkStatus();
 }

@@ -17,16 +17,16 @@
 #include "common/kernels/cpu/row_sampler.h"
 #include "common/kernels/cpu/targets.h"
 #include "common/kernels/cpu/thread_pool.h"
+#include "common/kernels/host_memory_backend.h"
 #include "common/tensor/tensor.h"
 
 namespace m1 {
 
-class CpuKernelBackend final : public KernelBackend {
+class CpuKernelBackend final : public HostMemoryBackend {
  public:
   CpuKernelBackend(const CpuTarget& target, int num_threads, const std::vector<int>& cores)
       : target_(target), kernels_(*target.kernels), pool_(num_threads, cores) {}
 
-  DeviceKind device_kind() const override { return DeviceKind::kCpu; }
   std::string name() const override { return target_.name; }
 
   // backend_dense.cc
@@ -46,8 +46,8 @@ class CpuKernelBackend final : public KernelBackend {
   absl::Status CombineExperts(ConstTensorView y, ConstTensorView weights, TensorView out) override;
   absl::Status SharedExpertMix(ConstTensorView moe, ConstTensorView shared,
                                ConstTensorView coefficient_logit, TensorView out) override;
-  absl::Status LogSumExp(ConstTensorView logits, ConstTensorView temperatures,
-                         TensorView lse) override;
+  absl::Status LogSumExp(ConstTensorView logits, std::span<const float> temperatures,
+                         std::span<float> lse) override;
 
   // backend_attention.cc
   absl::Status Rotary(ConstTensorView x, ConstTensorView cos, ConstTensorView sin,

@@ -24,6 +24,7 @@ void ReferenceTopKGate(ConstTensorView logits, TensorView ids, TensorView weight
 void ReferenceCombineExperts(ConstTensorView y, ConstTensorView weights, TensorView out);
 void ReferenceSharedExpertMix(ConstTensorView moe, ConstTensorView shared,
                               ConstTensorView coefficient_logit, TensorView out);
-void ReferenceLogSumExp(ConstTensorView logits, ConstTensorView temperatures, TensorView lse);
+void ReferenceLogSumExp(ConstTensorView logits, std::span<const float> temperatures,
+                        std::span<float> lse);
 
 }  // namespace m1

@@ -27,11 +27,12 @@ float LogSumExpOf(const float* logits, int64_t vocab, float temperature) {
 
 }  // namespace
 
-void ReferenceLogSumExp(ConstTensorView logits, ConstTensorView temperatures, TensorView lse) {
+void ReferenceLogSumExp(ConstTensorView logits, std::span<const float> temperatures,
+                        std::span<float> lse) {
   const int64_t vocab = logits.dim(1);
-  for (int64_t row = 0; row < logits.dim(0); ++row) {
-    lse.data_as<float>()[row] = LogSumExpOf(logits.data_as<float>() + row * vocab, vocab,
-                                            temperatures.data_as<float>()[row]);
+  for (size_t row = 0; row < lse.size(); ++row) {
+    lse[row] = LogSumExpOf(logits.data_as<float>() + static_cast<int64_t>(row) * vocab, vocab,
+                           temperatures[row]);
   }
 }
 

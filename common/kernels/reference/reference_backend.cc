@@ -4,6 +4,7 @@
 #include "common/base/status_macros.h"
 #include "common/kernels/backend.h"
 #include "common/kernels/exact_math.h"
+#include "common/kernels/host_memory_backend.h"
 #include "common/kernels/reference/attention_ops.h"
 #include "common/kernels/reference/dense_ops.h"
 #include "common/kernels/reference/sampling_ops.h"
@@ -12,9 +13,8 @@
 namespace m1 {
 namespace {
 
-class ReferenceBackend final : public KernelBackend {
+class ReferenceBackend final : public HostMemoryBackend {
  public:
-  DeviceKind device_kind() const override { return DeviceKind::kCpu; }
   std::string name() const override { return "reference"; }
 
   absl::Status Embed(std::span<const int32_t> ids, ConstTensorView table, TensorView out) override {
@@ -132,8 +132,8 @@ class ReferenceBackend final : public KernelBackend {
     return ReferenceLightningAttention(qkv, decays, sequences, out);
   }
 
-  absl::Status LogSumExp(ConstTensorView logits, ConstTensorView temperatures,
-                         TensorView lse) override {
+  absl::Status LogSumExp(ConstTensorView logits, std::span<const float> temperatures,
+                         std::span<float> lse) override {
     M1_RETURN_IF_ERROR(ValidateLogSumExp(logits, temperatures, lse));
     const ScopedFlushDenormals flush;
     ReferenceLogSumExp(logits, temperatures, lse);

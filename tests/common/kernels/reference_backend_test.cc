@@ -168,12 +168,12 @@ TEST_F(ReferenceBackendTest, LogSumExpDividesByTheTemperature) {
   std::vector<float> values;
   for (int i = 0; i < 100; ++i) values.push_back(std::sin(static_cast<float>(i)) * 20.0f);
   const Tensor logits = Floats({1, 100}, values);
-  const Tensor temperature = Floats({1}, {0.7f});
-  Tensor lse(DType::kF32, {1});
-  ASSERT_OK(backend_->LogSumExp(logits.view(), temperature.view(), lse.view()));
+  const float temperature = 0.7f;
+  float lse = 0.0f;
+  ASSERT_OK(backend_->LogSumExp(logits.view(), {&temperature, 1}, {&lse, 1}));
   double sum = 0.0;
   for (const float value : values) sum += std::exp(static_cast<double>(value) / double{0.7f});
-  EXPECT_NEAR(lse.data_as<float>()[0], std::log(sum), 1e-5);
+  EXPECT_NEAR(lse, std::log(sum), 1e-5);
 }
 
 TEST_F(ReferenceBackendTest, LogSumExpOfALogitThatIsNotFiniteIsNan) {
@@ -181,10 +181,10 @@ TEST_F(ReferenceBackendTest, LogSumExpOfALogitThatIsNotFiniteIsNan) {
        {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
         std::numeric_limits<float>::quiet_NaN()}) {
     const Tensor logits = Floats({1, 3}, {1, bad, 2});
-    const Tensor temperature = Floats({1}, {1});
-    Tensor lse(DType::kF32, {1});
-    ASSERT_OK(backend_->LogSumExp(logits.view(), temperature.view(), lse.view()));
-    EXPECT_TRUE(std::isnan(lse.data_as<float>()[0]));
+    const float temperature = 1.0f;
+    float lse = 0.0f;
+    ASSERT_OK(backend_->LogSumExp(logits.view(), {&temperature, 1}, {&lse, 1}));
+    EXPECT_TRUE(std::isnan(lse));
   }
 }
 

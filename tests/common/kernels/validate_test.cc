@@ -5,6 +5,8 @@
 
 #include <array>
 #include <limits>
+#include <span>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 
@@ -121,12 +123,30 @@ TEST_P(ValidateTest, CombineExperts) {
 }
 
 TEST_P(ValidateTest, LogSumExp) {
-  f2_.data_as<float>()[0] = 1.0f;
-  Tensor lse(DType::kF32, {2});
-  ExpectRefused(backend_->LogSumExp(f23_.view(), f2_.view(), lse.view()),
+  const std::vector<float> temperatures = {1.0f, 0.0f, 1.0f};
+  std::vector<float> lse(2);
+  ExpectRefused(backend_->LogSumExp(f23_.view(), std::span(temperatures).first(2), lse),
                 "temperature 0 of row 1 is not > 0");
-  ExpectRefused(backend_->LogSumExp(f23_.view(), f3_.view(), lse.view()),
-                "log_sum_exp: temperatures has shape [3], wanted [2]");
+  ExpectRefused(backend_->LogSumExp(f23_.view(), temperatures, lse),
+                "log_sum_exp: 3 temperatures and 2 results for 2 rows");
+}
+
+TEST_P(ValidateTest, Transfers) {
+  ExpectRefused(backend_->Upload(f23_.view(), b23_.view()), "transfer: out is bf16, wanted fp32");
+  ExpectRefused(backend_->Download(f23_.view(), f22_.view()),
+                "transfer: out has shape [2, 2], wanted [2, 3]");
+}
+
+TEST_P(ValidateTest, CopyRows) {
+  const auto copy = [this](std::vector<int32_t> from, std::vector<int32_t> to) {
+    return backend_->CopyRows(f23_.view(), from, f23_.view(), to);
+  };
+  ExpectRefused(copy({0}, {}), "copy_rows: 1 rows of x for 0 of out");
+  ExpectRefused(copy({2}, {0}), "copy_rows: x: row 2 is outside [0, 2)");
+  ExpectRefused(copy({0}, {-1}), "copy_rows: out: row -1 is outside [0, 2)");
+  const int32_t row = 0;
+  ExpectRefused(backend_->CopyRows(f23_.view(), {&row, 1}, f22_.view(), {&row, 1}),
+                "copy_rows: out has shape [2, 2], wanted [2, 3]");
 }
 
 TEST_P(ValidateTest, Rotary) {

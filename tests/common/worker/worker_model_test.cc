@@ -36,6 +36,11 @@ TEST(WorkerModelTest, ErrorsNameTheFlag) {
   check("--threads is 1025", [](auto& options) { options.threads = 1025; });
   check("--weights is \"ram\", wanted auto, copy or mmap",
         [](auto& options) { options.weights = "ram"; });
+  check("--device is \"tpu\", wanted cpu or cuda", [](auto& options) { options.device = "tpu"; });
+  check("--cpu_target is \"avx2\", which --device cuda has no use for", [](auto& options) {
+    options.device = "cuda";
+    options.cpu_target = "avx2";
+  });
   check("--activation_dtype is \"fp16\"", [](auto& options) { options.activation_dtype = "fp16"; });
 }
 
@@ -73,17 +78,40 @@ TEST(WorkerModelTest, UnknownInstructionSetIsTheFlagsFault) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--cpu_target \"abacus\"")));
 }
 
+TEST(WorkerModelTest, ADeviceThatCannotBeUsedIsTheFlagsFault) {
+  WorkerModelOptions options = Valid();
+  options.device = "cuda";
+  const absl::StatusOr<WorkerModel> model = OpenWorkerModel(options);
+  if (model.ok()) GTEST_SKIP() << "there is a GPU";
+  EXPECT_THAT(model, StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--device is cuda: ")));
+}
+
+TEST(WorkerModelTest, WhatADeviceCannotHoldIsListed) {
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  const MemoryNeed needs[] = {{"weights", 12 * kMiB}, {"KV blocks (--kv_bytes)", 3 * kMiB}};
+  EXPECT_OK(CheckDeviceMemory(16 * kMiB, needs));
+  EXPECT_THAT(CheckDeviceMemory(16 * kMiB - 2, needs),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("has 14 MiB of memory to give, wanted 15 MiB: weights 12 MiB, "
+                                 "KV blocks (--kv_bytes) 3 MiB")));
+}
+
 TEST(WorkerModelTest, WeightsAreCopiedWhereThatIsAskedForOrFits) {
   constexpr int64_t kMoreThanAnyMachineHas = int64_t{1} << 60;
-  const auto choose = [](const std::string& weights, int64_t bytes) {
-    return ChooseWeightMemory(weights, bytes).value();
+  const auto try_to_choose = [](const std::string& weights, int64_t bytes) {
+    WorkerModelOptions options = Valid();
+    options.weights = weights;
+    return ChooseWeightMemory(options, bytes);
+  };
+  const auto choose = [&](const std::string& weights, int64_t bytes) {
+    return try_to_choose(weights, bytes).value();
   };
   EXPECT_EQ(choose("copy", 1), WeightMemory::kCopied);
   EXPECT_EQ(choose("mmap", 1), WeightMemory::kMapped);
   EXPECT_EQ(choose("mmap", kMoreThanAnyMachineHas), WeightMemory::kMapped);
   EXPECT_EQ(choose("auto", kMoreThanAnyMachineHas), WeightMemory::kMapped);
   EXPECT_EQ(choose("auto", 1), WeightMemory::kCopied);
-  EXPECT_THAT(ChooseWeightMemory("copy", kMoreThanAnyMachineHas),
+  EXPECT_THAT(try_to_choose("copy", kMoreThanAnyMachineHas),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("--weights is copy, which takes 1152921504606846976 bytes")));
 }

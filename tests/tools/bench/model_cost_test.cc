@@ -43,6 +43,20 @@ TEST(ModelCostTest, PartsOfOneDecodedToken) {
   EXPECT_DOUBLE_EQ(PartBytes(parts, "kv"), 2 * 2 * 256 * 2 * 128.0);
 }
 
+TEST(ModelCostTest, IntegersAreAsLargeAsTheCheckpoint) {
+  ModelConfig config = BenchConfig();
+  const double experts = 16.0 * 2 * 3 * 1024 * 1536;
+  config.quantization = {.format = MatrixFormat::kInt8};
+  std::vector<CostPart> parts = ForwardCost(config, {.context_each = 127});
+  EXPECT_DOUBLE_EQ(PartBytes(parts, "experts"), experts * (1 + 4.0 / 1024));
+  EXPECT_DOUBLE_EQ(PartBytes(parts, "head"), 2 * 32768.0 * 1024);
+  config.quantization = {.format = MatrixFormat::kInt4, .everything = true, .group_size = 32};
+  parts = ForwardCost(config, {.context_each = 127});
+  EXPECT_DOUBLE_EQ(PartBytes(parts, "experts"), experts * (0.5 + 2.0 / 32));
+  EXPECT_DOUBLE_EQ(PartBytes(parts, "head"), 32768.0 * 1024 * (0.5 + 2.0 / 32));
+  EXPECT_DOUBLE_EQ(PartBytes(parts, "gates"), 4 * 16.0 * 32 * 1024);
+}
+
 TEST(ModelCostTest, ExpectedExperts) {
   EXPECT_DOUBLE_EQ(ExpectedExperts(32, 2, 1), 2);
   EXPECT_DOUBLE_EQ(ExpectedExperts(32, 2, 2), 32 * (1 - 15.0 * 15 / 256));

@@ -78,6 +78,11 @@ app.kubernetes.io/component: {{ .component }}
 {{- printf "dns:///%s-%s.%s.svc.%s:%d" (include "m1-serve.fullname" .root) .component .root.Release.Namespace .root.Values.clusterDomain (int .port) -}}
 {{- end -}}
 
+{{/* Which name the routers' certificate must have. */}}
+{{- define "m1-serve.tlsServerName" -}}
+{{- default (printf "%s-router" (include "m1-serve.fullname" .)) .Values.tls.serverName -}}
+{{- end -}}
+
 {{- define "m1-serve.modelDirectory" -}}
 {{- if eq .Values.model.source "embedded" -}}
 /usr/share/m1/models/tiny

@@ -102,7 +102,7 @@ spec:
   {{- end }}
 {{- end -}}
 
-{{/* Startup: the model is loaded. Liveness: the process answers. Readiness: a request could be answered. Plain HTTP:
+{{/* Startup: the model is loaded. Liveness: the process answers, and its loops make progress. Readiness: a request could be answered. Plain HTTP:
      the kubelet's gRPC probe speaks no TLS. */}}
 {{- define "m1-serve.probes" -}}
 {{- $v := index .root.Values .key -}}
@@ -121,6 +121,7 @@ livenessProbe:
   periodSeconds: {{ $v.probes.liveness.periodSeconds }}
   failureThreshold: {{ $v.probes.liveness.failureThreshold }}
   timeoutSeconds: 5
+  terminationGracePeriodSeconds: {{ $v.probes.liveness.terminationGracePeriodSeconds }}
 {{- end -}}
 
 {{- define "m1-serve.resources" -}}

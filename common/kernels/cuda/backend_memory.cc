@@ -1,0 +1,85 @@
+#include <string>
+
+#include "common/base/check.h"
+#include "common/base/status_macros.h"
+#include "common/kernels/cuda/cuda_kernel_backend.h"
+#include "common/kernels/cuda/device_views.h"
+#include "common/kernels/cuda_backend.h"
+#include "common/kernels/validate.h"
+
+namespace m1 {
+
+absl::StatusOr<std::unique_ptr<KernelBackend>> CreateCudaBackend() {
+  cuda::Stream stream = nullptr;
+  M1_RETURN_IF_ERROR(cuda::ToStatus(cuda::OpenStream(&stream), "GPU"));
+  return std::make_unique<cuda::CudaKernelBackend>(stream);
+}
+
+namespace cuda {
+namespace {
+
+size_t Bytes(ConstTensorView view) { return static_cast<size_t>(view.num_bytes()); }
+
+// The widest words that rows of so many bytes at these addresses are made of.
+int WordBytes(ConstTensorView x, ConstTensorView out, int64_t row_bytes) {
+  const auto bits = reinterpret_cast<uintptr_t>(x.data()) |
+                    reinterpret_cast<uintptr_t>(out.data()) | static_cast<uintptr_t>(row_bytes);
+  return bits % 16 == 0 ? 16 : bits % 4 == 0 ? 4 : 1;
+}
+
+}  // namespace
+
+CudaKernelBackend::~CudaKernelBackend() {
+  static_cast<void>(Synchronize(stream_));  // its buffers are freed next
+  CloseStream(stream_);
+}
+
+Tensor CudaKernelBackend::NewTensor(DType dtype, const Shape& shape) {
+  const auto bytes = static_cast<size_t>(shape.num_elements() * DTypeBytes(dtype));
+  if (bytes == 0) return {dtype, shape, nullptr, &FreeDevice};
+  void* data = nullptr;
+  const absl::Status status = ToStatus(AllocateDevice(bytes, &data), "memory of the device");
+  M1_CHECK_MSG(status.ok(), std::string(status.message()));
+  return {dtype, shape, data, &FreeDevice};
+}
+
+int64_t CudaKernelBackend::AvailableBytes() const {
+  size_t bytes = 0;
+  return AvailableDeviceBytes(&bytes) == 0 ? static_cast<int64_t>(bytes) : 0;
+}
+
+absl::Status CudaKernelBackend::Upload(ConstTensorView x, TensorView out) {
+  M1_RETURN_IF_ERROR(ValidateTransfer(x, out));
+  if (Bytes(x) == 0) return absl::OkStatus();
+  return ToStatus(ToDevice(out.data(), x.data(), Bytes(x), stream_), "upload");
+}
+
+absl::Status CudaKernelBackend::Download(ConstTensorView x, TensorView out) {
+  M1_RETURN_IF_ERROR(ValidateTransfer(x, out));
+  if (Bytes(x) == 0) return absl::OkStatus();
+  return ToStatus(ToHost(out.data(), x.data(), Bytes(x), stream_), "download");
+}
+
+absl::Status CudaKernelBackend::Zero(TensorView out) {
+  if (Bytes(out) == 0) return absl::OkStatus();
+  return ToStatus(FillZero(out.data(), Bytes(out), stream_), "zero");
+}
+
+absl::Status CudaKernelBackend::CopyRows(ConstTensorView x, std::span<const int32_t> x_rows,
+                                         TensorView out, std::span<const int32_t> out_rows) {
+  M1_RETURN_IF_ERROR(ValidateCopyRows(x, x_rows, out, out_rows));
+  if (x_rows.empty() || x.num_bytes() == 0) return absl::OkStatus();
+  const int64_t row_bytes = x.num_bytes() / x.dim(0);
+  const int word_bytes = WordBytes(x, out, row_bytes);
+  M1_ASSIGN_OR_RETURN(const auto rows, uploads_.Put(x_rows, out_rows));
+  const CopyRowsArgs args{.x = x.data(),
+                          .x_rows = std::get<0>(rows),
+                          .out = out.data(),
+                          .out_rows = std::get<1>(rows),
+                          .rows = Int(static_cast<int64_t>(x_rows.size())),
+                          .row_words = row_bytes / word_bytes};
+  return ToStatus(LaunchCopyRows(args, word_bytes, stream_), "copy_rows");
+}
+
+}  // namespace cuda
+}  // namespace m1

@@ -1,0 +1,98 @@
+// KernelBackend over launch.h and runtime.h: checks the arguments, brings what the host has to the
+// device, launches. Contracts: common/kernels/backend.h. No CUDA header.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "common/kernels/backend.h"
+#include "common/kernels/cuda/device_buffers.h"
+#include "common/kernels/cuda/runtime.h"
+
+namespace m1::cuda {
+
+class CudaKernelBackend final : public KernelBackend {
+ public:
+  // Takes over the stream.
+  explicit CudaKernelBackend(Stream stream) : stream_(stream), uploads_(stream), scratch_(stream) {}
+  ~CudaKernelBackend() override;
+
+  DeviceKind device_kind() const override { return DeviceKind::kCuda; }
+  std::string name() const override { return "cuda"; }
+
+  // backend_memory.cc
+  Tensor NewTensor(DType dtype, const Shape& shape) override;
+  int64_t AvailableBytes() const override;
+  absl::Status Upload(ConstTensorView x, TensorView out) override;
+  absl::Status Download(ConstTensorView x, TensorView out) override;
+  absl::Status Zero(TensorView out) override;
+  absl::Status CopyRows(ConstTensorView x, std::span<const int32_t> x_rows, TensorView out,
+                        std::span<const int32_t> out_rows) override;
+
+  // backend_products.cc
+  absl::Status Linears(ConstTensorView x, std::span<const LinearProduct> products) override;
+  absl::Status GatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
+                       TensorView out) override;
+  absl::Status ExpertFfn(ConstTensorView x, std::span<const ExpertGroup> groups, TensorView mid,
+                         TensorView out) override;
+
+  // backend_rows.cc
+  absl::Status Embed(std::span<const int32_t> ids, ConstTensorView table, TensorView out) override;
+  absl::Status RmsNorm(ConstTensorView x, ConstTensorView weight, float eps,
+                       TensorView out) override;
+  absl::Status Round(ConstTensorView x, TensorView out) override;
+  absl::Status ScaledAdd(float alpha, ConstTensorView x, float beta, ConstTensorView y,
+                         TensorView out) override;
+  absl::Status SigmoidMul(ConstTensorView gate, ConstTensorView x, TensorView out) override;
+  absl::Status TopKGate(ConstTensorView logits, TensorView ids, TensorView weights) override;
+  absl::Status CombineExperts(ConstTensorView y, ConstTensorView weights, TensorView out) override;
+  absl::Status SharedExpertMix(ConstTensorView moe, ConstTensorView shared,
+                               ConstTensorView coefficient_logit, TensorView out) override;
+
+  // backend_attention.cc
+  absl::Status Rotary(ConstTensorView x, ConstTensorView cos, ConstTensorView sin,
+                      TensorView out) override;
+  absl::Status AppendKv(ConstTensorView k, ConstTensorView v,
+                        std::span<const PagedSequence> sequences, const KvPool& pool) override;
+  absl::Status SoftmaxAttention(ConstTensorView q, std::span<const PagedSequence> sequences,
+                                const KvPool& pool, TensorView out) override;
+  absl::Status LightningAttention(ConstTensorView qkv, ConstTensorView decays,
+                                  std::span<const LightningSequence> sequences,
+                                  TensorView out) override;
+
+  // backend_sampling.cc
+  absl::Status LogSumExp(ConstTensorView logits, std::span<const float> temperatures,
+                         std::span<float> lse) override;
+  absl::Status DrawTokens(TensorView logits, std::span<const TokenDraw> draws,
+                          std::span<int32_t> ids) override;
+  absl::Status ScoreTokens(ConstTensorView logits, std::span<const ScoreRequest> requests,
+                           std::span<TokenScore> scores) override;
+
+ private:
+  // bf16 x with bf16 weights, all outputs of one type.
+  absl::Status Multiply(ConstTensorView x, std::span<const LinearProduct> products, DType out);
+  // fp32 x with fp32 weights; fp32 outputs.
+  absl::Status MultiplyFloats(ConstTensorView x, std::span<const LinearProduct> products);
+  // fp32 x with bf16 weights, as three bf16 terms; fp32 outputs.
+  absl::Status MultiplySplit(ConstTensorView x, std::span<const LinearProduct> products);
+
+  // backend_quantized.cc: the operations without "Quantized", validated, with integers as weights.
+  absl::Status QuantizedLinears(ConstTensorView x, std::span<const LinearProduct> products);
+  absl::Status QuantizedGatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
+                                TensorView out);
+  absl::Status QuantizedExpertFfn(ConstTensorView x, std::span<const ExpertGroup> groups,
+                                  TensorView mid, TensorView out);
+  // Arguments of a product of x's rows, which become integers in scratch_, with matrices like w.
+  absl::StatusOr<QuantProductArgs> QuantizeRows(ConstTensorView x, const MatrixView& w);
+
+  const Stream stream_;
+  UploadRing uploads_;
+  Scratch scratch_;
+};
+
+}  // namespace m1::cuda

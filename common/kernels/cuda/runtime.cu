@@ -1,0 +1,53 @@
+#include <cuda_runtime_api.h>
+
+#include "common/kernels/cuda/runtime.h"
+
+namespace m1::cuda {
+
+LaunchError OpenStream(Stream* stream) {
+  return cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking);
+}
+void CloseStream(Stream stream) { cudaStreamDestroy(stream); }
+
+LaunchError AllocateDevice(size_t bytes, void** data) {
+  if (const cudaError_t error = cudaMalloc(data, bytes); error != cudaSuccess) return error;
+  // cudaMemset returns before it is done, and streams that do not block do not wait for it.
+  cudaError_t error = cudaMemset(*data, 0, bytes);
+  if (error == cudaSuccess) error = cudaStreamSynchronize(cudaStreamLegacy);
+  if (error == cudaSuccess) return error;
+  cudaFree(*data);
+  *data = nullptr;
+  return error;
+}
+void FreeDevice(void* data) { cudaFree(data); }
+LaunchError AvailableDeviceBytes(size_t* bytes) {
+  size_t total = 0;
+  return cudaMemGetInfo(bytes, &total);
+}
+
+LaunchError AllocatePinned(size_t bytes, void** data) { return cudaMallocHost(data, bytes); }
+void FreePinned(void* data) { cudaFreeHost(data); }
+
+LaunchError CopyFromPinned(void* device, const void* pinned, size_t bytes, Stream stream) {
+  return cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, stream);
+}
+// Pageable memory of more than 64 KiB may still be read when cudaMemcpyAsync has returned.
+LaunchError ToDevice(void* device, const void* host, size_t bytes, Stream stream) {
+  const cudaError_t error = cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream);
+  return error != cudaSuccess ? error : cudaStreamSynchronize(stream);
+}
+LaunchError ToHost(void* host, const void* device, size_t bytes, Stream stream) {
+  const cudaError_t error = cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream);
+  return error != cudaSuccess ? error : cudaStreamSynchronize(stream);
+}
+LaunchError FillZero(void* device, size_t bytes, Stream stream) {
+  return cudaMemsetAsync(device, 0, bytes, stream);
+}
+
+LaunchError Synchronize(Stream stream) { return cudaStreamSynchronize(stream); }
+
+const char* ErrorName(LaunchError error) {
+  return cudaGetErrorName(static_cast<cudaError_t>(error));
+}
+
+}  // namespace m1::cuda

@@ -1,0 +1,40 @@
+// What the backend asks of the device beside kernels: memory, copies, order. Plain functions, as in
+// launch.h, defined by runtime.cu for a GPU and by tests/support/simulated_gpu.cc for the
+// simulator. An error is a cudaError_t; 0 is success.
+#pragma once
+
+#include <cstddef>
+
+#include "common/kernels/cuda/launch.h"
+
+namespace m1::cuda {
+
+// A stream of the first GPU.
+[[nodiscard]] LaunchError OpenStream(Stream* stream);
+void CloseStream(Stream stream);
+
+// Memory of the device, zero-filled, aligned to 256 bytes.
+[[nodiscard]] LaunchError AllocateDevice(size_t bytes, void** data);
+void FreeDevice(void* data);
+// Bytes that can be allocated now.
+[[nodiscard]] LaunchError AvailableDeviceBytes(size_t* bytes);
+
+// Memory of the host that copies from and to a device read and write on their own time.
+[[nodiscard]] LaunchError AllocatePinned(size_t bytes, void** data);
+void FreePinned(void* data);
+
+// In the stream's order; pinned memory is the stream's until Synchronize. ToHost and ToDevice take
+// any memory of the host and have done with it when they return.
+[[nodiscard]] LaunchError CopyFromPinned(void* device, const void* pinned, size_t bytes,
+                                         Stream stream);
+[[nodiscard]] LaunchError ToDevice(void* device, const void* host, size_t bytes, Stream stream);
+[[nodiscard]] LaunchError ToHost(void* host, const void* device, size_t bytes, Stream stream);
+[[nodiscard]] LaunchError FillZero(void* device, size_t bytes, Stream stream);
+
+// Waits for all that was enqueued.
+[[nodiscard]] LaunchError Synchronize(Stream stream);
+
+// "cudaErrorInvalidValue"
+const char* ErrorName(LaunchError error);
+
+}  // namespace m1::cuda

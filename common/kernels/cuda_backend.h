@@ -1,0 +1,18 @@
+// KernelBackend on an NVIDIA GPU.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+
+#include "common/kernels/backend.h"
+
+namespace m1 {
+
+// The first GPU that this process sees (CUDA_VISIBLE_DEVICES). Activations are bf16, weights bf16,
+// embeddings and norms also fp32; everything else is Unimplemented by name. An error of the device
+// is Internal, and all calls after it fail likewise. Errors: Internal naming CUDA's error when the
+// device cannot be used.
+absl::StatusOr<std::unique_ptr<KernelBackend>> CreateCudaBackend();
+
+}  // namespace m1
