@@ -22,6 +22,7 @@
 #include "common/exchange/inproc_exchange.h"
 #include "common/metrics/server_metrics.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/device_fault_exit.h"
 #include "common/rpc/identity_proto.h"
 #include "common/rpc/metrics_flags.h"
 #include "common/rpc/process.h"
@@ -172,6 +173,7 @@ class Worker {
 
   const AttentionWorkerOptions options_;
   const Security* const security_;
+  DeviceFaultExit fault_exit_;
   WorkerModel model_;
   std::unique_ptr<DeviceWeights> device_weights_;
   AttentionWeights weights_;  // in the backend's memory
@@ -206,7 +208,9 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const AttentionWorkerOpti
 }
 
 absl::Status Worker::Load() {
-  M1_ASSIGN_OR_RETURN(model_, OpenWorkerModel(options_.model));
+  M1_ASSIGN_OR_RETURN(model_, OpenWorkerModel(options_.model, [this](const absl::Status& fault) {
+                        fault_exit_.End(fault);
+                      }));
   M1_ASSIGN_OR_RETURN(limits_,
                       Limits(options_, model_.checkpoint->config(), model_.activation_dtype));
   M1_LOG(kInfo) << "attention worker model=" << options_.model.directory
@@ -317,6 +321,7 @@ absl::Status Worker::Serve(ServerOptions server_options) {
   AttentionService service(ToProto(model_.identity), limits_, engine_.get(), exchange_.get());
   M1_ASSIGN_OR_RETURN(std::unique_ptr<ServerRunner> runner,
                       ServerRunner::Start(server_options, {&service}));
+  fault_exit_.SetServer(runner.get());
   readiness_.Set([this, &runner] {
     runner->SetServing(exchange_->MissingExperts().empty() && !engine_->stats().draining);
     engine_->OnExpertsChanged();
@@ -325,6 +330,7 @@ absl::Status Worker::Serve(ServerOptions server_options) {
   runner->WaitForSignal();
   Drain(*runner);
   readiness_.Set(nullptr);
+  fault_exit_.SetServer(nullptr);
   return absl::OkStatus();
 }
 

@@ -13,6 +13,7 @@
 #include "common/base/trace.h"
 #include "common/metrics/server_metrics.h"
 #include "common/model/placement.h"
+#include "common/rpc/device_fault_exit.h"
 #include "common/rpc/metrics_flags.h"
 #include "common/rpc/process.h"
 #include "common/rpc/server_runner.h"
@@ -102,11 +103,21 @@ std::unique_ptr<ShmSource> OfferSharedMemory(const ExpertWorkerOptions& options,
   return nullptr;
 }
 
+// What serves, all borrowed.
+struct WorkerParts {
+  int64_t weight_bytes = 0;
+  const ExpertFfn* experts = nullptr;
+  ExpertExecutor* executor = nullptr;  // of jobs in the host's memory
+  const Security* security = nullptr;
+  ServerMetrics* metrics = nullptr;
+  DeviceFaultExit* fault_exit = nullptr;
+};
+
 absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions service_options,
-                   int64_t weight_bytes, const ExpertFfn* experts, ExpertExecutor* executor,
-                   const Security* security, ServerMetrics* metrics) {
+                   const WorkerParts& parts) {
+  ServerMetrics* const metrics = parts.metrics;
   const std::unique_ptr<ShmSource> source =
-      OfferSharedMemory(options, service_options.limits, executor);
+      OfferSharedMemory(options, service_options.limits, parts.executor);
   if (source != nullptr) service_options.shared_memory = source->offer();
   std::unique_ptr<TraceFile> trace;
   if (!options.trace_file.empty()) {
@@ -118,8 +129,8 @@ absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions se
   engine_options.heartbeat = metrics->watchdog()->Add("batch loop");
   engine_options.max_run_rows = kMaxFrameRows;
   engine_options.spin = options.exchange_spin;
-  Engine engine(executor, engine_options, source.get());
-  ExchangeService service(service_options, executor, &engine);
+  Engine engine(parts.executor, engine_options, source.get());
+  ExchangeService service(service_options, parts.executor, &engine);
   ServerOptions server;
   server.address = options.address;
   server.port = options.port;
@@ -127,17 +138,18 @@ absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions se
   server.on_serving = [metrics](bool serving) { metrics->SetReady(serving); };
   server.metrics = metrics->registry();
   server.watchdog = metrics->watchdog();
-  server.security = security;
+  server.security = parts.security;
   const auto num_peers = [&service, &source] {
     const size_t over_shm = source == nullptr ? 0 : source->num_connections();
     return static_cast<int64_t>(service.num_streams() + over_shm);
   };
-  const std::unique_ptr<ScrapedMetrics> scraped =
-      ScrapeExpertWorker(metrics->registry(), {&engine, experts, weight_bytes, num_peers});
+  const std::unique_ptr<ScrapedMetrics> scraped = ScrapeExpertWorker(
+      metrics->registry(), {&engine, parts.experts, parts.weight_bytes, num_peers});
   M1_ASSIGN_OR_RETURN(
       const std::unique_ptr<ServerRunner> runner,
       ServerRunner::Start(server, {service.service()},
                           [&service](grpc::ServerBuilder& builder) { service.AddQueue(builder); }));
+  parts.fault_exit->SetServer(runner.get());
   service.Start();
   runner->SetServing(true);
   runner->WaitForSignal();
@@ -148,6 +160,7 @@ absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions se
   runner->Shutdown(kShutdownGrace);
   engine.Stop();
   service.Stop();
+  parts.fault_exit->SetServer(nullptr);
   const EngineStats stats = engine.stats();
   M1_LOG(kInfo) << "stopped jobs=" << stats.num_jobs << " runs=" << stats.num_runs
                 << " rows=" << stats.num_rows;
@@ -162,7 +175,11 @@ absl::Status Run(const ExpertWorkerOptions& options) {
                       MetricsFromFlags("expert-worker", security_options));
   M1_ASSIGN_OR_RETURN(const std::unique_ptr<ServerMetrics> metrics,
                       ServerMetrics::Start(metrics_options));
-  M1_ASSIGN_OR_RETURN(const WorkerModel model, OpenWorkerModel(options.model));
+  DeviceFaultExit fault_exit;
+  M1_ASSIGN_OR_RETURN(const WorkerModel model,
+                      OpenWorkerModel(options.model, [&fault_exit](const absl::Status& fault) {
+                        fault_exit.End(fault);
+                      }));
   const Checkpoint& checkpoint = *model.checkpoint;
   const ModelConfig& config = checkpoint.config();
   M1_ASSIGN_OR_RETURN(const std::vector<int32_t> experts,
@@ -195,8 +212,13 @@ absl::Status Run(const ExpertWorkerOptions& options) {
   StagedExecutor staged(backend, &ffn);
   ExpertExecutor* const executor = is_on_device ? static_cast<ExpertExecutor*>(&staged) : &ffn;
   metrics->SetModel(IdentityLabels(model.identity));
-  return Serve(options, service_options, weight_bytes, &ffn, executor, security.get(),
-               metrics.get());
+  return Serve(options, service_options,
+               {.weight_bytes = weight_bytes,
+                .experts = &ffn,
+                .executor = executor,
+                .security = security.get(),
+                .metrics = metrics.get(),
+                .fault_exit = &fault_exit});
 }
 
 int Main() {

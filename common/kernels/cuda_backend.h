@@ -6,13 +6,15 @@
 #include "absl/status/statusor.h"
 
 #include "common/kernels/backend.h"
+#include "common/kernels/device_fault.h"
 
 namespace m1 {
 
 // The first GPU that this process sees (CUDA_VISIBLE_DEVICES). Activations are bf16, weights bf16,
 // embeddings and norms also fp32; everything else is Unimplemented by name. An error of the device
-// is Internal, and all calls after it fail likewise. Errors: Internal naming CUDA's error when the
-// device cannot be used.
-absl::StatusOr<std::unique_ptr<KernelBackend>> CreateCudaBackend();
+// is Internal, all calls after it fail likewise, and `on_fault`, which may be null, is told.
+// Errors: Internal naming CUDA's error when the device cannot be used.
+absl::StatusOr<std::unique_ptr<KernelBackend>> CreateCudaBackend(
+    DeviceFaultHandler on_fault = nullptr);
 
 }  // namespace m1

@@ -29,6 +29,9 @@ int WaitForTerminationSignal();
 // True when one of the two arrived and nobody took it yet: for long work before the wait.
 bool TerminationRequested();
 
+// Of device_fault_exit.h.
+inline constexpr int kDeviceFaultExitCode = 4;
+
 // 0 OK; 2 InvalidArgument (flags, configuration); 3 DataLoss or NotFound (model files); else 1.
 int ExitCodeFor(const absl::Status& status);
 

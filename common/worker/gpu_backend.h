@@ -6,10 +6,11 @@
 #include "absl/status/statusor.h"
 
 #include "common/kernels/backend.h"
+#include "common/kernels/device_fault.h"
 
 namespace m1 {
 
-// Errors: Unimplemented in other programs; those of CreateCudaBackend.
-absl::StatusOr<std::unique_ptr<KernelBackend>> CreateGpuBackend();
+// As CreateCudaBackend. Errors: Unimplemented in other programs.
+absl::StatusOr<std::unique_ptr<KernelBackend>> CreateGpuBackend(DeviceFaultHandler on_fault);
 
 }  // namespace m1

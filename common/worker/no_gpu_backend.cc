@@ -2,7 +2,7 @@
 
 namespace m1 {
 
-absl::StatusOr<std::unique_ptr<KernelBackend>> CreateGpuBackend() {
+absl::StatusOr<std::unique_ptr<KernelBackend>> CreateGpuBackend(DeviceFaultHandler) {
   return absl::UnimplementedError("this program was built without CUDA");
 }
 

@@ -79,9 +79,10 @@ absl::Status Validate(const WorkerModelOptions& options) {
   return ActivationDType(options.activation_dtype, ModelConfig()).status();
 }
 
-absl::StatusOr<WorkerModel> OpenWorkerModel(const WorkerModelOptions& options) {
+absl::StatusOr<WorkerModel> OpenWorkerModel(const WorkerModelOptions& options,
+                                            DeviceFaultHandler on_fault) {
   WorkerModel model;
-  M1_ASSIGN_OR_RETURN(model.backend, CreateBackend(options));
+  M1_ASSIGN_OR_RETURN(model.backend, CreateBackend(options, std::move(on_fault)));
   M1_ASSIGN_OR_RETURN(model.checkpoint, OpenCheckpoint(options.directory));
   M1_ASSIGN_OR_RETURN(model.activation_dtype,
                       ActivationDType(options.activation_dtype, model.checkpoint->config()));
@@ -99,9 +100,10 @@ absl::StatusOr<WorkerModel> OpenWorkerModel(const WorkerModelOptions& options) {
   return model;
 }
 
-absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOptions& options) {
+absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOptions& options,
+                                                             DeviceFaultHandler on_fault) {
   if (options.device == kCuda) {
-    absl::StatusOr<std::unique_ptr<KernelBackend>> gpu = CreateGpuBackend();
+    absl::StatusOr<std::unique_ptr<KernelBackend>> gpu = CreateGpuBackend(std::move(on_fault));
     if (gpu.ok()) return gpu;
     return absl::InvalidArgumentError(absl::StrCat("--device is cuda: ", gpu.status().message()));
   }

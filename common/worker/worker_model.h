@@ -13,6 +13,7 @@
 
 #include "common/exchange/identity.h"
 #include "common/kernels/backend.h"
+#include "common/kernels/device_fault.h"
 #include "common/model/checkpoint.h"
 #include "common/model/prefetch.h"
 #include "common/tensor/dtype.h"
@@ -39,13 +40,15 @@ struct WorkerModel {
   WorkerIdentity identity;
 };
 
-// `options` are valid. Errors: InvalidArgument naming a flag; DataLoss or NotFound for whatever is
-// wrong with the files.
-absl::StatusOr<WorkerModel> OpenWorkerModel(const WorkerModelOptions& options);
+// `options` are valid. A device that fails is told to `on_fault`, which may be null. Errors:
+// InvalidArgument naming a flag; DataLoss or NotFound for whatever is wrong with the files.
+absl::StatusOr<WorkerModel> OpenWorkerModel(const WorkerModelOptions& options,
+                                            DeviceFaultHandler on_fault = nullptr);
 
 // Kernels as the flags want them. Errors: InvalidArgument naming --device or --cpu_target; or
 // --pin, when there are more threads than cores that this process may use.
-absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOptions& options);
+absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOptions& options,
+                                                             DeviceFaultHandler on_fault = nullptr);
 
 // Where `bytes` of weights shall lie by --weights. "auto": in copies, if these take at most half of
 // the memory that the system and its limit for this process allow: others may load beside us, and

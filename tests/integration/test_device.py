@@ -1,14 +1,20 @@
 """--device cuda through real processes, on a simulated GPU: weights and rows go to a memory that the host cannot touch, and
 the answers are those of one process, whatever carries the rows. No GPU is needed, and none is used."""
 
+import signal
+import threading
+
+import grpc
 import pytest
 
-from client import Client
+from client import Answer, Client
 from cluster import Cluster, Process, is_serving, wait_until
 
 MODEL = "models/tiny"
 KIND = "-simulated-gpu"
 FLAGS = ["--device=cuda"]
+LOSE_GPU = signal.SIGUSR1  # to a simulated one
+DEVICE_FAULT = 4  # exit code
 ATTENTION = ["--max_sequences=4", "--kv_bytes=2097152", "--max_step_tokens=16", "--exchange_timeout=120s"]  # it is slow
 
 
@@ -57,3 +63,60 @@ def test_gpus_and_cpus_do_not_meet(stubs):
     finally:
         attention.stop()
         expert.stop()
+
+
+class Watch(threading.Thread):
+    """What grpc.health.v1 says of a process until it ends."""
+
+    def __init__(self, address):
+        super().__init__(daemon=True)
+        self.address = address
+        self.statuses = []
+        self.start()
+
+    def run(self):
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+        with grpc.insecure_channel(self.address) as channel:
+            try:
+                for response in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()):
+                    self.statuses.append(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+            except grpc.RpcError:
+                return
+
+
+def lose_gpu_in_mid_answer(cluster, find_victim):
+    """`find_victim()`, once tokens come: whose GPU is lost then. The answer goes on as if nothing had happened; the process ends."""
+    with Client(cluster.target) as client:
+        request = client.request(ids=list(range(5, 25)), max_new_tokens=12, ignore_eos=True, temperature=1, seed=3, candidate_count=2)
+        plain = client.send(request).key()
+        answer, victim, watch = Answer(), None, None
+        for response in client.inference.Generate(request, timeout=240):
+            answer.take(response, client.pb)
+            if victim is None and len(answer.ids) >= 2:
+                victim = find_victim(client)
+                watch = Watch(victim.address)
+                wait_until(lambda: watch.statuses == ["SERVING"], what="health is watched")
+                victim.signal(LOSE_GPU)
+        assert victim.wait(30) == DEVICE_FAULT
+        assert answer.key() == plain
+        watch.join(30)
+        assert watch.statuses == ["SERVING", "NOT_SERVING"]
+        assert 'event=device_fault exit_code=4 error="' in victim.log() and "cudaErrorLaunchFailure" in victim.log()
+        victim.start()  # as whoever restarts it does
+        wait_until(lambda: is_serving(victim.address), what="it serves again")
+        assert client.send(request).key() == plain
+
+
+def test_an_attention_worker_that_loses_its_gpu_ends_and_another_goes_on(stubs):
+    with Cluster(MODEL, inproc=True, attention_workers=2, common_flags=FLAGS, attention_flags=ATTENTION, worker_kind=KIND) as cluster:
+        def holder(client):
+            held = next(worker.address for worker in client.load().workers if worker.sequence_count > 0)
+            return next(process for process in cluster.attention if process.address == held)
+
+        lose_gpu_in_mid_answer(cluster, holder)
+
+
+@pytest.mark.parametrize("shm", [False, True], ids=["grpc", "shm"])
+def test_an_expert_worker_that_loses_its_gpu_ends_and_a_copy_goes_on(shm, stubs):
+    with Cluster(MODEL, experts=["0-31", "0-31"], common_flags=FLAGS, attention_flags=ATTENTION, worker_kind=KIND, shm=shm) as cluster:
+        lose_gpu_in_mid_answer(cluster, lambda _: cluster.experts[0])

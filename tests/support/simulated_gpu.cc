@@ -1,7 +1,9 @@
 #include "tests/support/simulated_gpu.h"
 
+#include <signal.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -29,6 +31,10 @@ namespace {
 constexpr LaunchError kInvalidValue = 1;
 constexpr LaunchError kNoMemory = 2;
 constexpr LaunchError kFault = 700;
+
+// Set by a handler of signals.
+std::atomic<bool> lose_device = false;
+static_assert(std::atomic<bool>::is_always_lock_free);
 
 // Addresses are never used again, so that what was freed cannot be touched unseen.
 class SimulatedGpu {
@@ -65,18 +71,18 @@ class SimulatedGpu {
 
   LaunchError Enqueue(std::function<void()> work) {
     queue_.push_back(std::move(work));
-    return fault_.empty() ? 0 : kFault;
+    return State();
   }
 
   // Does all that was enqueued, up to a fault.
   LaunchError Drain() {
-    if (queue_.empty()) return fault_.empty() ? 0 : kFault;
+    if (State() != 0 || queue_.empty()) return State();
     Protect(PROT_READ | PROT_WRITE);
     for (const std::function<void()>& work : std::exchange(queue_, {})) {
       if (fault_.empty()) work();
     }
     Protect(PROT_NONE);
-    return fault_.empty() ? 0 : kFault;
+    return State();
   }
 
   void Run(const LaunchGrid& grid, const std::function<void(SimulatedThread&)>& kernel) {
@@ -92,11 +98,17 @@ class SimulatedGpu {
   void Reset() {
     queue_.clear();
     fault_.clear();
+    lose_device = false;
   }
   const char* fault() const { return fault_.c_str(); }
   const SimulatedGpuStats& stats() const { return stats_; }
 
  private:
+  LaunchError State() {
+    if (fault_.empty() && lose_device) fault_ = "cudaErrorLaunchFailure";
+    return fault_.empty() ? 0 : kFault;
+  }
+
   static constexpr size_t kPageBytes = 4096;
   static constexpr size_t kAddressBytes = size_t{1} << 36;
 
@@ -161,10 +173,12 @@ LaunchError LaunchQuantize(const QuantizeRowsArgs<Act>& args, int rows) {
 }  // namespace
 
 SimulatedGpuStats GetSimulatedGpuStats() { return Gpu().stats(); }
+void LoseSimulatedGpu() { lose_device = true; }
 void ResetSimulatedGpu() { Gpu().Reset(); }
 
 // runtime.h
 LaunchError OpenStream(Stream* stream) {
+  signal(SIGUSR1, [](int) { LoseSimulatedGpu(); });
   *stream = nullptr;
   return 0;
 }

@@ -1,9 +1,11 @@
 // A GPU in the simulator of cuda_simulator.h: defines launch.h and runtime.h, for tests that run
 // CudaKernelBackend without a GPU. There is one, with one stream, and one thread uses it.
 //
-// There being one stream, order between streams is not simulated. Nothing that is enqueued happens before somebody waits: what reads results, or reuses memory, too
-// early fails here and not once in a while. The host cannot touch the device's memory (it would end
-// with SIGSEGV), kernels not the host's. A fault of a kernel is an error that sticks, as on a GPU.
+// There being one stream, order between streams is not simulated. Nothing that is enqueued happens
+// before somebody waits: what reads results, or reuses memory, too early fails here and not once in
+// a while. The host cannot touch the device's memory (it would end with SIGSEGV), kernels not the
+// host's. A fault of a kernel is an error that sticks, as on a GPU. Processes with --device cuda
+// have such a fault when they get SIGUSR1.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +22,9 @@ struct SimulatedGpuStats {
 };
 
 SimulatedGpuStats GetSimulatedGpuStats();
+
+// The device is lost before what it does next. May be called from a signal's handler.
+void LoseSimulatedGpu();
 
 // The fault is forgotten, and what was enqueued: for tests of faults.
 void ResetSimulatedGpu();

@@ -1,4 +1,7 @@
 #include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
 
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
@@ -9,10 +12,12 @@
 
 namespace m1 {
 
-absl::StatusOr<std::unique_ptr<KernelBackend>> CreateCudaBackend() {
+absl::StatusOr<std::unique_ptr<KernelBackend>> CreateCudaBackend(DeviceFaultHandler on_fault) {
   cuda::Stream stream = nullptr;
-  M1_RETURN_IF_ERROR(cuda::ToStatus(cuda::OpenStream(&stream), "GPU"));
-  return std::make_unique<cuda::CudaKernelBackend>(stream);
+  if (const cuda::LaunchError error = cuda::OpenStream(&stream); error != 0) {
+    return absl::InternalError(absl::StrCat("GPU: ", cuda::ErrorName(error)));
+  }
+  return std::make_unique<cuda::CudaKernelBackend>(stream, std::move(on_fault));
 }
 
 namespace cuda {

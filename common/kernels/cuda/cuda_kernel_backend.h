@@ -6,12 +6,15 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 #include "common/kernels/backend.h"
 #include "common/kernels/cuda/device_buffers.h"
+#include "common/kernels/cuda/device_errors.h"
 #include "common/kernels/cuda/runtime.h"
 
 namespace m1::cuda {
@@ -19,7 +22,11 @@ namespace m1::cuda {
 class CudaKernelBackend final : public KernelBackend {
  public:
   // Takes over the stream.
-  explicit CudaKernelBackend(Stream stream) : stream_(stream), uploads_(stream), scratch_(stream) {}
+  CudaKernelBackend(Stream stream, DeviceFaultHandler on_fault)
+      : stream_(stream),
+        errors_(stream, std::move(on_fault)),
+        uploads_(stream, &errors_),
+        scratch_(stream, &errors_) {}
   ~CudaKernelBackend() override;
 
   DeviceKind device_kind() const override { return DeviceKind::kCuda; }
@@ -74,6 +81,10 @@ class CudaKernelBackend final : public KernelBackend {
                            std::span<TokenScore> scores) override;
 
  private:
+  absl::Status ToStatus(LaunchError error, absl::string_view what) {
+    return errors_.ToStatus(error, what);
+  }
+
   // bf16 x with bf16 weights, all outputs of one type.
   absl::Status Multiply(ConstTensorView x, std::span<const LinearProduct> products, DType out);
   // fp32 x with fp32 weights; fp32 outputs.
@@ -91,6 +102,7 @@ class CudaKernelBackend final : public KernelBackend {
   absl::StatusOr<QuantProductArgs> QuantizeRows(ConstTensorView x, const MatrixView& w);
 
   const Stream stream_;
+  DeviceErrors errors_;
   UploadRing uploads_;
   Scratch scratch_;
 };

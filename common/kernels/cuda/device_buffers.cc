@@ -2,18 +2,12 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
-
 namespace m1::cuda {
-
-absl::Status ToStatus(LaunchError error, absl::string_view what) {
-  if (error == 0) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat(what, ": ", ErrorName(error)));
-}
 
 absl::Status UploadRing::Reserve(size_t bytes) {
   if (used_ + bytes <= capacity_) return absl::OkStatus();
-  M1_RETURN_IF_ERROR(ToStatus(Synchronize(stream_), "upload"));  // it may still read what is there
+  M1_RETURN_IF_ERROR(
+      errors_->ToStatus(Synchronize(stream_), "upload"));  // it may still read what is there
   if (bytes > capacity_) M1_RETURN_IF_ERROR(Grow(bytes));
   used_ = 0;
   return absl::OkStatus();
@@ -32,8 +26,8 @@ absl::Status UploadRing::Grow(size_t bytes) {
   Free();
   const size_t grown = std::max({kFirstBytes, 2 * capacity_, 2 * bytes});
   capacity_ = 0;
-  M1_RETURN_IF_ERROR(ToStatus(AllocatePinned(grown, &pinned_), "upload buffer"));
-  M1_RETURN_IF_ERROR(ToStatus(AllocateDevice(grown, &device_), "upload buffer"));
+  M1_RETURN_IF_ERROR(errors_->ToStatus(AllocatePinned(grown, &pinned_), "upload buffer"));
+  M1_RETURN_IF_ERROR(errors_->ToStatus(AllocateDevice(grown, &device_), "upload buffer"));
   capacity_ = grown;
   return absl::OkStatus();
 }
@@ -47,12 +41,12 @@ void UploadRing::Free() {
 
 absl::StatusOr<void*> Scratch::Reserve(size_t bytes) {
   if (bytes <= capacity_) return data_;
-  M1_RETURN_IF_ERROR(ToStatus(Synchronize(stream_), "scratch"));
+  M1_RETURN_IF_ERROR(errors_->ToStatus(Synchronize(stream_), "scratch"));
   FreeDevice(data_);
   data_ = nullptr;
   const size_t grown = std::max(bytes, 2 * capacity_);
   capacity_ = 0;
-  M1_RETURN_IF_ERROR(ToStatus(AllocateDevice(grown, &data_), "scratch"));
+  M1_RETURN_IF_ERROR(errors_->ToStatus(AllocateDevice(grown, &data_), "scratch"));
   capacity_ = grown;
   return data_;
 }

@@ -10,15 +10,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 
 #include "common/base/status_macros.h"
+#include "common/kernels/cuda/device_errors.h"
 #include "common/kernels/cuda/runtime.h"
 
 namespace m1::cuda {
-
-// OK, or Internal naming what failed and CUDA's error.
-absl::Status ToStatus(LaunchError error, absl::string_view what);
 
 // The arrays of one operation travel as one copy.
 class UploadRing {
@@ -28,8 +25,8 @@ class UploadRing {
     return (bytes + kAlignment - 1) / kAlignment * kAlignment;
   }
 
-  // `stream` is borrowed. Nothing is allocated before the first Put.
-  explicit UploadRing(Stream stream) : stream_(stream) {}
+  // Both are borrowed. Nothing is allocated before the first Put.
+  UploadRing(Stream stream, DeviceErrors* errors) : stream_(stream), errors_(errors) {}
   ~UploadRing() { Free(); }
   UploadRing(const UploadRing&) = delete;
   UploadRing& operator=(const UploadRing&) = delete;
@@ -46,7 +43,7 @@ class UploadRing {
     // In the order of the arguments: braces say so.
     const std::tuple<const T*...> data{Write(place, arrays, &offset)...};
     M1_RETURN_IF_ERROR(
-        ToStatus(CopyFromPinned(place.device, place.pinned, offset, stream_), "upload"));
+        errors_->ToStatus(CopyFromPinned(place.device, place.pinned, offset, stream_), "upload"));
     return data;
   }
 
@@ -69,6 +66,7 @@ class UploadRing {
   void Free();
 
   const Stream stream_;
+  DeviceErrors* const errors_;
   void* pinned_ = nullptr;
   void* device_ = nullptr;
   size_t capacity_ = 0;
@@ -77,7 +75,8 @@ class UploadRing {
 
 class Scratch {
  public:
-  explicit Scratch(Stream stream) : stream_(stream) {}
+  // Both are borrowed.
+  Scratch(Stream stream, DeviceErrors* errors) : stream_(stream), errors_(errors) {}
   ~Scratch() { FreeDevice(data_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
@@ -87,6 +86,7 @@ class Scratch {
 
  private:
   const Stream stream_;
+  DeviceErrors* const errors_;
   void* data_ = nullptr;
   size_t capacity_ = 0;
 };

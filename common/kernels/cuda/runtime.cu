@@ -3,48 +3,59 @@
 #include "common/kernels/cuda/runtime.h"
 
 namespace m1::cuda {
+namespace {
+
+// What a call returned must not be returned by the next launch, too.
+LaunchError Forget(cudaError_t error) {
+  if (error != cudaSuccess) static_cast<void>(cudaGetLastError());
+  return error;
+}
+
+}  // namespace
 
 LaunchError OpenStream(Stream* stream) {
-  return cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking);
+  return Forget(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
 }
 void CloseStream(Stream stream) { cudaStreamDestroy(stream); }
 
 LaunchError AllocateDevice(size_t bytes, void** data) {
-  if (const cudaError_t error = cudaMalloc(data, bytes); error != cudaSuccess) return error;
+  if (const cudaError_t error = cudaMalloc(data, bytes); error != cudaSuccess) return Forget(error);
   // cudaMemset returns before it is done, and streams that do not block do not wait for it.
   cudaError_t error = cudaMemset(*data, 0, bytes);
   if (error == cudaSuccess) error = cudaStreamSynchronize(cudaStreamLegacy);
   if (error == cudaSuccess) return error;
   cudaFree(*data);
   *data = nullptr;
-  return error;
+  return Forget(error);
 }
 void FreeDevice(void* data) { cudaFree(data); }
 LaunchError AvailableDeviceBytes(size_t* bytes) {
   size_t total = 0;
-  return cudaMemGetInfo(bytes, &total);
+  return Forget(cudaMemGetInfo(bytes, &total));
 }
 
-LaunchError AllocatePinned(size_t bytes, void** data) { return cudaMallocHost(data, bytes); }
+LaunchError AllocatePinned(size_t bytes, void** data) {
+  return Forget(cudaMallocHost(data, bytes));
+}
 void FreePinned(void* data) { cudaFreeHost(data); }
 
 LaunchError CopyFromPinned(void* device, const void* pinned, size_t bytes, Stream stream) {
-  return cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, stream);
+  return Forget(cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, stream));
 }
 // Pageable memory of more than 64 KiB may still be read when cudaMemcpyAsync has returned.
 LaunchError ToDevice(void* device, const void* host, size_t bytes, Stream stream) {
   const cudaError_t error = cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream);
-  return error != cudaSuccess ? error : cudaStreamSynchronize(stream);
+  return Forget(error != cudaSuccess ? error : cudaStreamSynchronize(stream));
 }
 LaunchError ToHost(void* host, const void* device, size_t bytes, Stream stream) {
   const cudaError_t error = cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream);
-  return error != cudaSuccess ? error : cudaStreamSynchronize(stream);
+  return Forget(error != cudaSuccess ? error : cudaStreamSynchronize(stream));
 }
 LaunchError FillZero(void* device, size_t bytes, Stream stream) {
-  return cudaMemsetAsync(device, 0, bytes, stream);
+  return Forget(cudaMemsetAsync(device, 0, bytes, stream));
 }
 
-LaunchError Synchronize(Stream stream) { return cudaStreamSynchronize(stream); }
+LaunchError Synchronize(Stream stream) { return Forget(cudaStreamSynchronize(stream)); }
 
 const char* ErrorName(LaunchError error) {
   return cudaGetErrorName(static_cast<cudaError_t>(error));

@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
+#include <vector>
+
 #include "common/kernels/cuda_backend.h"
 #include "tests/support/status_matchers.h"
 
@@ -24,6 +27,75 @@ TEST(SimulatedGpuTest, AFaultOfTheDeviceIsAnErrorOfAllLaterCalls) {
   EXPECT_THAT(gpu->Zero(out.view()),
               StatusIs(absl::StatusCode::kInternal, HasSubstr("zero: cudaErrorIllegalAddress")));
   cuda::ResetSimulatedGpu();
+}
+
+// Operands of some calls: copies, launches, and those that wait for results.
+struct Operands {
+  explicit Operands(KernelBackend* backend)
+      : gpu(backend),
+        x(gpu->NewTensor(DType::kF32, {2, 64})),
+        weights(gpu->NewTensor(DType::kBf16, {8, 64})),
+        out(gpu->NewTensor(DType::kF32, {2, 8})) {}
+
+  absl::Status Call(int which) {
+    switch (which) {
+      case 0:
+        return gpu->Upload(host.view(), x.view());
+      case 1:
+        return gpu->Download(x.view(), host.view());
+      case 2:
+        return gpu->Zero(x.view());
+      case 3:
+        return gpu->CopyRow(x.view(), 0, x.view(), 1);
+      case 4:
+        return gpu->ScaledAdd(1, x.view(), 1, x.view(), x.view());
+      case 5:
+        return Product();
+      default:
+        return gpu->LogSumExp(out.view(), temperatures, std::span<float>(lse));
+    }
+  }
+  // With scratch memory.
+  absl::Status Product() {
+    return gpu->Linear(x.view(), weights.view(), Epilogue::kNone, out.view());
+  }
+  static constexpr int kNumCalls = 7;
+
+  KernelBackend* const gpu;
+  Tensor host{DType::kF32, {2, 64}};
+  Tensor x, weights, out;
+  const std::vector<float> temperatures = {1, 1};
+  std::vector<float> lse = {0, 0};
+};
+
+TEST(SimulatedGpuTest, WhateverCallMeetsALostDeviceTellsOfItOnce) {
+  for (int which = 0; which < Operands::kNumCalls; ++which) {
+    std::vector<absl::Status> faults;
+    const auto gpu =
+        CreateCudaBackend([&](const absl::Status& fault) { faults.push_back(fault); }).value();
+    Operands operands(gpu.get());
+    ASSERT_OK(operands.Call(which));
+    EXPECT_TRUE(faults.empty());
+    cuda::LoseSimulatedGpu();
+    const absl::Status status = operands.Call(which);
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kInternal, HasSubstr("cudaErrorLaunchFailure")));
+    EXPECT_EQ(operands.Call(which), status);
+    EXPECT_EQ(faults, std::vector{status}) << which;
+    cuda::ResetSimulatedGpu();
+  }
+}
+
+TEST(SimulatedGpuTest, ACallWithoutMemoryLosesNoDevice) {
+  int num_faults = 0;
+  const auto gpu = CreateCudaBackend([&](const absl::Status&) { ++num_faults; }).value();
+  Operands operands(gpu.get());
+  {
+    const Tensor rest = gpu->NewTensor(DType::kI8, {gpu->AvailableBytes() - 100});
+    EXPECT_THAT(operands.Product(),
+                StatusIs(absl::StatusCode::kInternal, HasSubstr("cudaErrorMemoryAllocation")));
+  }
+  EXPECT_OK(operands.Product());
+  EXPECT_EQ(num_faults, 0);
 }
 
 TEST(SimulatedGpuTest, EverythingIsGivenBack) {
