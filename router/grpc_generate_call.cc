@@ -78,7 +78,7 @@ void GenerateCall::Begin(GenerationRequest request) {
     MutexLock lock(&mutex_);
     if (called_finish_) return;  // the client is gone
     num_unfinished_ = request_->sample_count;
-    is_parked_.assign(static_cast<size_t>(num_unfinished_), false);
+    pacing_ = ReaderPacing(num_unfinished_);
     for (int i = 0; i < num_unfinished_; ++i) {
       samples_.emplace_back(request_, i, context_.pieces, arrival_time_);
       if (i > 0) EnqueuePrompt(i, v1::Prompt());  // that of sample 0 comes before them
@@ -138,24 +138,16 @@ void GenerateCall::OnWriteDone(bool ok) {
       EndNow(absl::CancelledError("the client is gone"));
     } else {
       Proceed();
-      resumed_ids = TakeParked();
+      resumed_ids = TakeResumed();
     }
   }
   if (!ok) FreeSequences();
   for (const int64_t id : resumed_ids) context_.dispatcher->Resume(id);
 }
 
-std::vector<int64_t> GenerateCall::TakeParked() {
-  if (waiting_bytes_ <= kMaxBufferedBytes / 2) is_full_ = false;
+std::vector<int64_t> GenerateCall::TakeResumed() {
   std::vector<int64_t> ids;
-  if (is_full_) return ids;
-  for (size_t i = 0; i < is_parked_.size() && num_parked_ > 0; ++i) {
-    if (num_unfinished_ - num_parked_ >= NumToRun(num_unfinished_, waiting_bytes_)) break;
-    if (!is_parked_[i]) continue;
-    ids.push_back(*first_id_ + static_cast<int64_t>(i));
-    is_parked_[i] = false;
-    --num_parked_;
-  }
+  for (const int sample : pacing_.TakeResumed(waiting_bytes_)) ids.push_back(*first_id_ + sample);
   return ids;
 }
 
@@ -184,7 +176,7 @@ void GenerateCall::OnDone() {
 
 SinkState GenerateCall::OnStarting(int sample) {
   MutexLock lock(&mutex_);
-  return end_ ? SinkState::kTakesMore : BufferState(sample);
+  return end_ ? SinkState::kTakesMore : ReaderState(sample);
 }
 
 void GenerateCall::OnStarted(int sample, absl::Time now) {
@@ -201,7 +193,7 @@ SinkState GenerateCall::OnPromptTokens(int sample, int32_t first_index,
     EnqueuePrompt(sample, std::move(prompt));
   }
   Proceed();
-  return BufferState(sample);
+  return ReaderState(sample);
 }
 
 SinkState GenerateCall::OnTokens(int sample, std::vector<AnswerToken> tokens, absl::Time now) {
@@ -211,9 +203,10 @@ SinkState GenerateCall::OnTokens(int sample, std::vector<AnswerToken> tokens, ab
   if (context_.metrics != nullptr && !tokens.empty()) {
     CountTokens(answer.last_token_time(), static_cast<int64_t>(tokens.size()), now);
   }
+  pacing_.OnTokens(sample, static_cast<int64_t>(tokens.size()));
   EnqueueDeltas(sample, answer.Push(std::move(tokens), now));
   Proceed();
-  return answer.is_complete() ? SinkState::kIsComplete : BufferState(sample);
+  return answer.is_complete() ? SinkState::kIsComplete : ReaderState(sample);
 }
 
 void GenerateCall::OnFinished(int sample, AnswerEnd end, int32_t stop_token_id, absl::Time now) {
@@ -226,10 +219,7 @@ void GenerateCall::OnFinished(int sample, AnswerEnd end, int32_t stop_token_id, 
   last_reason_ = response.finish().reason();
   if (context_.metrics != nullptr) context_.metrics->OnFinish(response.finish());
   Enqueue(response);
-  if (is_parked_[static_cast<size_t>(sample)]) {
-    is_parked_[static_cast<size_t>(sample)] = false;
-    --num_parked_;
-  }
+  pacing_.OnFinished(sample);
   if (--num_unfinished_ == 0) {
     end_ = absl::OkStatus();
     ReleaseId();  // before the client can know of the end
@@ -365,14 +355,8 @@ void GenerateCall::ReleaseId() {
   if (is_registered_) context_.registry->ReleaseId(request_->request_id, this);
 }
 
-SinkState GenerateCall::BufferState(int sample) {
-  const auto index = static_cast<size_t>(sample);
-  if (waiting_bytes_ > kMaxBufferedBytes) is_full_ = true;
-  if (is_full_ && !is_parked_[index]) {
-    is_parked_[index] = true;
-    ++num_parked_;
-  }
-  return is_parked_[index] ? SinkState::kIsFull : SinkState::kTakesMore;
+SinkState GenerateCall::ReaderState(int sample) {
+  return pacing_.GoesOn(sample, waiting_bytes_) ? SinkState::kTakesMore : SinkState::kIsFull;
 }
 
 // What was finished already is not in the scheduler any more: then nothing happens.

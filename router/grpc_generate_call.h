@@ -28,21 +28,10 @@
 #include "router/dispatcher.h"
 #include "router/grpc_metrics.h"
 #include "router/grpc_sample_answer.h"
+#include "router/reader_pacing.h"
 #include "router/sequence.h"
 
 namespace m1 {
-
-// Above this many bytes waiting for the client its sequences are freed as they bring more; they go
-// on (replayed to the same bits) when half of the bytes are read.
-inline constexpr int64_t kMaxBufferedBytes = 1 << 20;
-
-// How many of `num_unfinished` samples may run again when so many bytes are still waiting, at most
-// half of the buffer: one, and all when none are. So a reader that stays slow has one replayed for
-// each half of a buffer that it reads, not all.
-constexpr int64_t NumToRun(int64_t num_unfinished, int64_t waiting_bytes) {
-  const int64_t read = kMaxBufferedBytes / 2 - waiting_bytes;
-  return read < 0 ? 0 : 1 + (num_unfinished - 1) * read / (kMaxBufferedBytes / 2);
-}
 
 struct GenerateCallContext {
   Dispatcher* dispatcher = nullptr;
@@ -104,10 +93,9 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void EndNow(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The end is decided: another call may take the id.
   void ReleaseId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Full from when the buffer is full until half of it was read.
-  SinkState BufferState(int sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  SinkState ReaderState(int sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The sequences to resume, now that more was read.
-  std::vector<int64_t> TakeParked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<int64_t> TakeResumed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Nothing is computed for the call.
   void CountRefusal(const absl::Status& status);
   // Tokens of a sample whose last one came at `last`. With metrics.
@@ -133,11 +121,9 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool is_registered_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // by the client, or by its silence
   bool is_aborted_ ABSL_GUARDED_BY(mutex_) = false;
-  bool is_full_ ABSL_GUARDED_BY(mutex_) = false;
-  // By sample: was answered kIsFull since the last Resume. Only OnWriteDone clears it: later output
-  // of the same step comes while the scheduler already means to park the sequence.
-  std::vector<bool> is_parked_ ABSL_GUARDED_BY(mutex_);
-  int num_parked_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Only OnWriteDone resumes what it parked: later output of the same step comes while the
+  // scheduler already means to park the sequence.
+  ReaderPacing pacing_ ABSL_GUARDED_BY(mutex_);
   bool is_done_ ABSL_GUARDED_BY(mutex_) = false;  // server_context_ is gone
 
   size_t next_prompt_id_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -98,14 +98,6 @@ TEST_F(GenerateSamplesTest, ACancelFreesEach) {
   EXPECT_TRUE(Eventually([this] { return GetLoad().queued_request_count() == 0; }));
 }
 
-TEST(NumToRunTest, GrowsFromOneToAllAsTheBufferEmpties) {
-  EXPECT_EQ(NumToRun(64, kMaxBufferedBytes), 0);
-  EXPECT_EQ(NumToRun(64, kMaxBufferedBytes / 2), 1);
-  EXPECT_EQ(NumToRun(64, kMaxBufferedBytes / 4), 32);
-  EXPECT_EQ(NumToRun(64, 0), 64);
-  EXPECT_EQ(NumToRun(1, kMaxBufferedBytes / 2), 1);
-}
-
 TEST_F(GenerateSamplesTest, TheFailureOfOneIsTheCalls) {
   AddWorker({.script = [](const v1::Start& start) {
     const bool fails = start.sampling().seed() == SampleSeed(7, 2);
