@@ -68,7 +68,7 @@ function(m1_cc_binary)
 endfunction()
 
 # m1_cc_test(NAME log_test SRCS log_test.cc DEPS m1::log [LABELS unit] [RPC])
-# LABELS: unit (default), integration, gpu, slow, engine (what TSan runs).
+# LABELS: unit (default), integration, gpu, slow, engine (what TSan runs); rpc by itself.
 # The working directory of every test is the source tree's root, so golden files have relative paths.
 function(m1_cc_test)
   cmake_parse_arguments(ARG "RPC" "NAME;TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
@@ -77,6 +77,9 @@ function(m1_cc_test)
   endif()
   if(NOT ARG_LABELS)
     set(ARG_LABELS unit)
+  endif()
+  if(ARG_RPC)
+    list(APPEND ARG_LABELS rpc)
   endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
