@@ -29,13 +29,19 @@ def workers(cluster):
     return [*cluster.experts, *cluster.attention]
 
 
+COMPUTE_THREADS = ("step-loop", "batch-loop", "compute")
+
+
 def pinned_cores(process):
-    """The only core of each thread that has just one, from /proc."""
+    """The only core of each compute thread that has just one, from /proc. A thread of gRPC's that such a thread
+    started has its core, too."""
     cores = []
     for thread in os.listdir(f"/proc/{process.pid}/task"):
         with open(f"/proc/{process.pid}/task/{thread}/status", encoding="utf-8") as file:
-            allowed = re.search(r"^Cpus_allowed_list:\s*(\S+)$", file.read(), re.MULTILINE).group(1)
-        if allowed.isdigit():
+            status = file.read()
+        name = re.search(r"^Name:\s*(\S+)$", status, re.MULTILINE).group(1)
+        allowed = re.search(r"^Cpus_allowed_list:\s*(\S+)$", status, re.MULTILINE).group(1)
+        if allowed.isdigit() and name in COMPUTE_THREADS:
             cores.append(int(allowed))
     return sorted(cores)
 

@@ -7,6 +7,7 @@
 #include "common/base/affinity.h"
 #include "common/base/check.h"
 #include "common/base/log.h"
+#include "common/base/thread_name.h"
 #include "common/kernels/exact_math.h"
 
 namespace m1 {
@@ -48,6 +49,7 @@ ThreadPool::ThreadPool(int num_threads, std::vector<int> cores)
   M1_CHECK(cores_.empty() || cores_.size() >= static_cast<size_t>(num_threads));
   for (int worker = 1; worker < num_threads; ++worker) {
     workers_.emplace_back([this, worker] {
+      NameThread("compute");
       Pin(static_cast<size_t>(worker));
       Work(static_cast<size_t>(worker));
     });
