@@ -39,9 +39,10 @@
 
 #include "absl/status/status.h"
 
+#include "common/kernels/backend_memory.h"
+#include "common/kernels/model_shape.h"
 #include "common/kernels/operands.h"
 #include "common/kernels/sampling.h"
-#include "common/tensor/device.h"
 #include "common/tensor/tensor.h"
 #include "common/tensor/tensor_view.h"
 
@@ -50,30 +51,12 @@ namespace m1 {
 // Bumped whenever any bit of any result changes.
 inline constexpr int32_t kNumericsRevision = 2;
 
-class KernelBackend {
+class KernelBackend : public BackendMemory {
  public:
-  virtual ~KernelBackend() = default;
-  virtual DeviceKind device_kind() const = 0;
   // The implementation that runs: "reference", or a target of cpu_backend.h.
   virtual std::string name() const = 0;
-
-  // Zero-filled, aligned to 64 bytes, freed before the backend. Without memory the process ends:
-  // who takes much asks for AvailableBytes first (of the host's: the largest number there is).
-  virtual Tensor NewTensor(DType dtype, const Shape& shape) = 0;
-  virtual int64_t AvailableBytes() const = 0;
-
-  // out = x; x, or out, is the host's. Equal shapes and types. Zero: out = 0.
-  virtual absl::Status Upload(ConstTensorView x, TensorView out) = 0;
-  virtual absl::Status Download(ConstTensorView x, TensorView out) = 0;
-  virtual absl::Status Zero(TensorView out) = 0;
-
-  // out[out_rows[i]] = x[x_rows[i]] along the outermost axis. No row is written twice, or both read
-  // and written; `out` may be `x`. Errors: InvalidArgument for rows that do not exist.
-  virtual absl::Status CopyRows(ConstTensorView x, std::span<const int32_t> x_rows, TensorView out,
-                                std::span<const int32_t> out_rows) = 0;
-  absl::Status CopyRow(ConstTensorView x, int32_t x_row, TensorView out, int32_t out_row) {
-    return CopyRows(x, {&x_row, 1}, out, {&out_row, 1});
-  }
+  // Errors: Unimplemented naming what of such a model no operation here takes, and the limit.
+  virtual absl::Status CheckModel(const ModelShape&) const { return absl::OkStatus(); }
 
   // out[r] = table[ids[r]], widened.  table [vocab, hidden]; out fp32 [rows, hidden].
   // Errors: InvalidArgument for ids outside the table.

@@ -92,12 +92,38 @@ absl::StatusOr<WorkerModel> OpenWorkerModel(const WorkerModelOptions& options,
                      options.activation_dtype == "auto" ? " (that of the checkpoint)" : "",
                      ", --device cuda takes bf16"));
   }
+  if (const absl::Status checked =
+          model.backend->CheckModel(ModelShapeOf(model.checkpoint->config()));
+      !checked.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--device is ", options.device, ": ", checked.message()));
+  }
   model.identity = {.fingerprint = model.checkpoint->fingerprint(),
                     .weight_format = model.checkpoint->weight_format(),
                     .activation_dtype = std::string(DTypeName(model.activation_dtype)),
                     .device_kind = options.device,
                     .numerics_revision = kNumericsRevision};
   return model;
+}
+
+ModelShape ModelShapeOf(const ModelConfig& config) {
+  const WeightQuantization& quantization = config.quantization;
+  return {.hidden_size = config.hidden_size,
+          .num_attention_heads = config.num_heads,
+          .num_key_value_heads = config.num_kv_heads,
+          .head_dim = config.head_dim,
+          .num_local_experts = config.num_experts,
+          .num_experts_per_tok = config.num_experts_per_token,
+          .intermediate_size = config.expert_intermediate_size,
+          .shared_intermediate_size = config.shared_intermediate_size,
+          .vocab_size = config.vocab_size,
+          .has_lightning_layers = config.num_lightning_layers() > 0,
+          .has_softmax_layers = config.num_softmax_layers() > 0,
+          .matrix_dtype = config.weights_dtype,
+          .expert_format = quantization.format,
+          .other_format = quantization.everything ? quantization.format : MatrixFormat::kPlain,
+          .group_size = quantization.group_size,
+          .has_tied_lm_head = config.tie_word_embeddings};
 }
 
 absl::StatusOr<std::unique_ptr<KernelBackend>> CreateBackend(const WorkerModelOptions& options,

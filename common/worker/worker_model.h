@@ -14,7 +14,9 @@
 #include "common/exchange/identity.h"
 #include "common/kernels/backend.h"
 #include "common/kernels/device_fault.h"
+#include "common/kernels/model_shape.h"
 #include "common/model/checkpoint.h"
+#include "common/model/config.h"
 #include "common/model/prefetch.h"
 #include "common/tensor/dtype.h"
 
@@ -44,6 +46,9 @@ struct WorkerModel {
 // InvalidArgument naming a flag; DataLoss or NotFound for whatever is wrong with the files.
 absl::StatusOr<WorkerModel> OpenWorkerModel(const WorkerModelOptions& options,
                                             DeviceFaultHandler on_fault = nullptr);
+
+// What of a model KernelBackend::CheckModel looks at.
+ModelShape ModelShapeOf(const ModelConfig& config);
 
 // Kernels as the flags want them. Errors: InvalidArgument naming --device or --cpu_target; or
 // --pin, when there are more threads than cores that this process may use.

@@ -46,6 +46,14 @@ def test_what_the_device_cannot_hold_is_refused(stubs):
     assert "the device has 960 MiB of memory to give, wanted" in worker.log() and "KV blocks (--kv_bytes)" in worker.log()
 
 
+@pytest.mark.parametrize("worker", ["m1-attention-worker", "m1-expert-worker"])
+def test_a_model_that_no_kernel_takes_is_refused(worker, stubs):
+    flags = ["--expert_workers=inproc"] if worker == "m1-attention-worker" else ["--shard=0/1"]
+    process = Process(worker + KIND, "--model=tests/golden/mini-bf16", "--device=cuda", *flags).start(wait=False)
+    assert process.wait(60) == 2
+    assert "--device is cuda: head_dim is 16, a GPU takes multiples of 32 up to 256 in lightning layers" in process.log()
+
+
 def test_a_program_without_cuda_says_so(stubs):
     worker = Process("m1-expert-worker", f"--model={MODEL}", "--shard=0/1", "--device=cuda").start(wait=False)
     assert worker.wait(60) == 2

@@ -27,9 +27,11 @@
 namespace m1::cuda {
 namespace {
 
-// cudaErrorInvalidValue, cudaErrorMemoryAllocation, cudaErrorIllegalAddress
+// cudaErrorInvalidValue, cudaErrorMemoryAllocation, cudaErrorInvalidConfiguration,
+// cudaErrorIllegalAddress
 constexpr LaunchError kInvalidValue = 1;
 constexpr LaunchError kNoMemory = 2;
+constexpr LaunchError kInvalidConfiguration = 9;
 constexpr LaunchError kFault = 700;
 
 // Set by a handler of signals.
@@ -133,6 +135,7 @@ SimulatedGpu& Gpu() {
 template <typename Args, typename Body>
 LaunchError Launch(const LaunchGrid& grid, const Args& args, Body body) {
   if (grid.blocks.x == 0 || grid.blocks.y == 0) return 0;
+  if (!IsLaunchable(grid)) return kInvalidConfiguration;
   return Gpu().Enqueue([grid, args, body] {
     Gpu().Run(grid, [&](SimulatedThread& thread) { body(thread, args); });
   });
@@ -215,6 +218,8 @@ const char* ErrorName(LaunchError error) {
       return Gpu().fault();
     case kNoMemory:
       return "cudaErrorMemoryAllocation";
+    case kInvalidConfiguration:
+      return "cudaErrorInvalidConfiguration";
     default:
       return "cudaErrorInvalidValue";
   }

@@ -156,7 +156,7 @@ absl::Status CudaKernelBackend::LightningAttention(ConstTensorView qkv, ConstTen
                                                    TensorView out) {
   M1_RETURN_IF_ERROR(ValidateLightningAttention(qkv, decays, sequences, out));
   M1_RETURN_IF_ERROR(NeedBf16("lightning_attention: qkv", qkv));
-  if (qkv.dim(3) % kWarpLanes != 0 || qkv.dim(3) > kMaxLightningHeadDim) {
+  if (!TakesLightningHeadDim(Int(qkv.dim(3)))) {
     return absl::UnimplementedError(absl::StrCat("lightning_attention: heads of ", qkv.dim(3),
                                                  ", a GPU takes multiples of ", kWarpLanes,
                                                  " up to ", kMaxLightningHeadDim));

@@ -31,6 +31,7 @@ class CudaKernelBackend final : public KernelBackend {
 
   DeviceKind device_kind() const override { return DeviceKind::kCuda; }
   std::string name() const override { return "cuda"; }
+  absl::Status CheckModel(const ModelShape& shape) const override;  // model_check.cc
 
   // backend_memory.cc
   Tensor NewTensor(DType dtype, const Shape& shape) override;

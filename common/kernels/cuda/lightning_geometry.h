@@ -13,6 +13,10 @@ inline constexpr int kChunkRows = 32;
 inline constexpr int kDotLanes = 16;
 inline constexpr int kMaxLightningHeadDim = 256;
 
+constexpr bool TakesLightningHeadDim(int head_dim) {
+  return head_dim % kWarpLanes == 0 && head_dim <= kMaxLightningHeadDim;
+}
+
 // Floats from one row of q, k or v in shared memory to the next. The two halves of a warp read
 // neighbouring rows: 16 floats more put them on different banks.
 constexpr int LightningRowStride(int head_dim) { return head_dim + kDotLanes; }

@@ -51,6 +51,12 @@ struct LaunchGrid {
   int shared_bytes = 0;
 };
 
+// Blocks along y and z of a launch; along x there may be 2^31 - 1.
+inline constexpr int kMaxGridBlocks = 65535;
+constexpr bool IsLaunchable(const LaunchGrid& grid) {
+  return grid.blocks.x >= 0 && grid.blocks.y <= kMaxGridBlocks && grid.blocks.z <= kMaxGridBlocks;
+}
+
 // The registers that ldmatrix.x4 fills: lane 4r + c has elements 2c and 2c + 1 of row r of each of
 // the four matrices. Also a whole operand A, of m16n8k16 and of m16n8k32 (as many bytes in the same
 // places).

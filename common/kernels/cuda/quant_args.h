@@ -75,10 +75,11 @@ static_assert(sizeof(QuantProductArgs) <= 4096);
 // kMaxQuantizedK of operands.h, which the tests compare.
 inline constexpr int kMaxQuantK = 1 << 17;
 
-// Rows of weights are copied in pieces of 16 bytes, so that an int8 row must be made of such.
+// Rows of weights are copied in pieces of so many bytes: an int8 row must be made of such.
+inline constexpr int kQuantRowBytes = 16;
 constexpr bool TakesQuantK(int group_size, int k) {
   if (group_size != 0 && group_size != 32 && group_size != 64) return false;
-  return k >= 0 && k <= kMaxQuantK && k % (group_size == 0 ? 16 : group_size) == 0;
+  return k >= 0 && k <= kMaxQuantK && k % (group_size == 0 ? kQuantRowBytes : group_size) == 0;
 }
 
 constexpr bool TakesQuantRows(QuantOrder order, int k) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "common/kernels/cuda/softmax_args.h"
 #include "common/kernels/cuda_backend.h"
 #include "tests/support/status_matchers.h"
 
@@ -96,6 +97,61 @@ TEST(SimulatedGpuTest, ACallWithoutMemoryLosesNoDevice) {
   }
   EXPECT_OK(operands.Product());
   EXPECT_EQ(num_faults, 0);
+}
+
+// Of the smallest model that is taken: grids have bounds that its operations need not name.
+ModelShape SmallShape() {
+  return {.hidden_size = 8,
+          .num_attention_heads = 1,
+          .num_key_value_heads = 1,
+          .head_dim = 32,
+          .num_local_experts = 1,
+          .num_experts_per_tok = 1,
+          .intermediate_size = 8,
+          .vocab_size = 1,
+          .has_lightning_layers = true,
+          .has_softmax_layers = true};
+}
+
+TEST(SimulatedGpuTest, VocabulariesThatNoGridHoldsAreRefused) {
+  constexpr int64_t kMostFeatures = 65535 * 32;
+  const auto gpu = CreateCudaBackend().value();
+  ModelShape shape = SmallShape();
+  shape.vocab_size = kMostFeatures;
+  EXPECT_OK(gpu->CheckModel(shape));
+  ++shape.vocab_size;
+  EXPECT_THAT(gpu->CheckModel(shape),
+              StatusIs(absl::StatusCode::kUnimplemented,
+                       HasSubstr("vocab_size is 2097121, a GPU takes at most 2097120")));
+  const Tensor x = gpu->NewTensor(DType::kBf16, {1, 8});
+  const Tensor head = gpu->NewTensor(DType::kBf16, {shape.vocab_size, 8});
+  Tensor logits = gpu->NewTensor(DType::kF32, {1, shape.vocab_size});
+  EXPECT_THAT(gpu->Linear(x.view(), head.view(), Epilogue::kNone, logits.view()),
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("cudaErrorInvalidConfiguration")));
+}
+
+TEST(SimulatedGpuTest, HeadsThatNoGridHoldsAreRefused) {
+  const auto gpu = CreateCudaBackend().value();
+  ModelShape shape = SmallShape();
+  const auto segments = [&shape] {
+    cuda::SoftmaxArgs args{};
+    args.heads = args.kv_heads = static_cast<int32_t>(shape.num_key_value_heads);
+    args.max_rows = cuda::kFewQueries;
+    args.max_keys = args.num_sequences = 1;
+    return cuda::SoftmaxSegmentsGrid<cuda::SoftmaxFew<32>>(args);
+  };
+  shape.num_attention_heads = shape.num_key_value_heads = 65535 / 4;
+  EXPECT_OK(gpu->CheckModel(shape));
+  EXPECT_TRUE(IsLaunchable(segments()));
+  shape.num_attention_heads = ++shape.num_key_value_heads;
+  EXPECT_THAT(gpu->CheckModel(shape), StatusIs(absl::StatusCode::kUnimplemented,
+                                               HasSubstr("num_key_value_heads is 16384, a GPU")));
+  EXPECT_FALSE(IsLaunchable(segments()));
+  shape.num_attention_heads = 1025;
+  shape.num_key_value_heads = 1;
+  EXPECT_THAT(gpu->CheckModel(shape),
+              StatusIs(absl::StatusCode::kUnimplemented,
+                       HasSubstr("num_attention_heads / num_key_value_heads is 1025")));
 }
 
 TEST(SimulatedGpuTest, EverythingIsGivenBack) {
