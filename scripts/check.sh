@@ -98,14 +98,14 @@ fuzz() {
   ((found)) || m1_die "no fuzz target was built"
 }
 
-# For every architecture, with warnings as errors. No GPU is needed, and none is used.
+# For every architecture, with warnings as errors, and all programs that run on a GPU. None is needed here.
 cuda() {
   m1_require_nvcc
-  m1_build cuda m1_cuda_kernels
+  m1_build cuda m1_cuda_kernels m1_gpu_programs
 }
 
 m1_stage "install what is missing" install
-m1_stage "CUDA kernels: compile" cuda
+m1_stage "CUDA kernels and programs: compile" cuda
 m1_stage "clang build with thread-safety analysis" m1_build clang-analysis
 m1_stage "clang-tidy" scripts/lib/clang_tidy.sh build/clang-analysis "$M1_TIDY_SECONDS" "$M1_JOBS"
 m1_stage "tsan: engines and policy" tsan

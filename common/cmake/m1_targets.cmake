@@ -91,3 +91,24 @@ function(m1_cc_test)
   add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
 endfunction()
+
+# All programs that need a GPU: in builds without CUDA there are none.
+add_custom_target(m1_gpu_programs)
+
+# m1_gpu_test(NAME x_test SRCS ... DEPS ...): what CudaKernelBackend computes. x_test runs it on a simulated GPU; builds with
+# CUDA also have x_gpu_test, label gpu, which runs it on a real one and is skipped where there is none.
+function(m1_gpu_test)
+  cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "SRCS;DEPS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  m1_cc_test(NAME ${ARG_NAME} SRCS ${ARG_SRCS} DEPS ${ARG_DEPS} m1::cuda_backend m1::simulated_gpu TIMEOUT ${ARG_TIMEOUT})
+  if(NOT M1_ENABLE_CUDA)
+    return()
+  endif()
+  string(REGEX REPLACE "_test$" "_gpu_test" real ${ARG_NAME})
+  m1_cc_test(NAME ${real} SRCS ${ARG_SRCS} ${PROJECT_SOURCE_DIR}/tests/support/real_gpu_main.cc
+    DEPS ${ARG_DEPS} m1::cuda_backend m1::cuda_kernels LABELS gpu TIMEOUT ${ARG_TIMEOUT})
+  set_tests_properties(${real} PROPERTIES RESOURCE_LOCK gpu SKIP_RETURN_CODE 77)
+  add_dependencies(m1_gpu_programs ${real})
+endfunction()

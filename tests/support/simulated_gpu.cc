@@ -23,6 +23,13 @@
 #include "common/kernels/cuda/vocab_kernels.h"
 #include "common/kernels/exact_math.h"
 #include "tests/support/cuda_simulator.h"
+#include "tests/support/gpu_under_test.h"
+
+namespace m1 {
+
+bool OnRealGpu() { return false; }
+
+}  // namespace m1
 
 namespace m1::cuda {
 namespace {
