@@ -30,6 +30,7 @@
 #include "common/rpc/server_runner.h"
 #include "common/security/security.h"
 #include "common/security/security_flags.h"
+#include "common/worker/device_transport.h"
 #include "common/worker/device_weights.h"
 #include "common/worker/staged_exchange.h"
 #include "common/worker/worker_model.h"
@@ -49,8 +50,8 @@ ABSL_FLAG(std::string, model, "", "Checkpoint directory");
 ABSL_FLAG(
     std::string, expert_workers, "",
     "Expert workers, comma-separated: host:port, unix:path or dns:///name:port; shm:host:port or "
-    "shm:unix:path for shared memory with one on this host; or \"inproc\": all experts in this "
-    "process");
+    "shm:unix:path for shared memory with one on this host; nccl:host:port or nccl:unix:path for "
+    "rows from GPU to GPU; or \"inproc\": all experts in this process");
 ABSL_FLAG(std::string, activation_dtype, "auto", "bf16, fp32, or auto: that of the checkpoint");
 ABSL_FLAG(std::string, device, "cpu", "cpu, or cuda: the first GPU that this process sees");
 ABSL_FLAG(int32_t, threads, 0, "Compute threads; 0: one per core");
@@ -168,6 +169,7 @@ class Worker {
   bool is_on_device() const { return model_.backend->device_kind() != DeviceKind::kCpu; }
   std::vector<int32_t> all_experts() const;
   absl::Status CreateExchange();
+  void CreateDeviceTransport();  // for `nccl:` addresses
   absl::Status CreateEngine();
   void Drain(ServerRunner& runner);
 
@@ -186,7 +188,8 @@ class Worker {
   ExchangeLatency exchange_latency_;
   std::unique_ptr<LocalExperts> local_experts_;
   Readiness readiness_;
-  std::unique_ptr<ExpertExchange> transport_;  // of rows in the host's memory, for a device
+  std::unique_ptr<DeviceTransport> device_transport_;  // may be null
+  std::unique_ptr<ExpertExchange> transport_;          // of rows in the host's memory, for a device
   std::unique_ptr<ExpertExchange> exchange_;
   std::unique_ptr<Engine> engine_;
 };
@@ -255,13 +258,26 @@ absl::Status Worker::CheckMemory() const {
   return CheckDeviceMemory(model_.backend->AvailableBytes(), needs);
 }
 
+void Worker::CreateDeviceTransport() {
+  if (!is_on_device()) return;
+  absl::StatusOr<std::unique_ptr<DeviceTransport>> transport =
+      m1::CreateDeviceTransport(model_.backend.get());
+  if (transport.ok()) {
+    device_transport_ = *std::move(transport);
+  } else {
+    M1_LOG(kWarning) << "no device links reason=\"" << transport.status().message() << "\"";
+  }
+}
+
 absl::Status Worker::CreateExchange() {
   const ModelConfig& config = model_.checkpoint->config();
   if (options_.expert_workers != "inproc") {
     M1_ASSIGN_OR_RETURN(std::vector<std::string> addresses,
-                        ParseAddressList(options_.expert_workers, /*allow_shm=*/true));
+                        ParseAddressList(options_.expert_workers, /*allow_transport=*/true));
+    if (std::any_of(addresses.begin(), addresses.end(), HasNcclPrefix)) CreateDeviceTransport();
     RemoteExchangeOptions exchange;
     exchange.addresses = std::move(addresses);
+    exchange.peer.device_transport = device_transport_.get();
     exchange.peer.identity = model_.identity;
     exchange.peer.num_experts = config.num_experts;
     exchange.peer.hidden_size = config.hidden_size;

@@ -4,9 +4,12 @@
 
 namespace m1 {
 
-absl::Status DispatchLimits::Check(const FrameHeader& header) const {
+absl::Status DispatchLimits::Check(const FrameHeader& header, bool has_device_link) const {
   if (header.kind != FrameKind::kDispatch) {
     return absl::InvalidArgumentError("frame is not a dispatch");
+  }
+  if (!header.rows_in_frame() && !has_device_link) {
+    return absl::InvalidArgumentError("rows in a slot without a device link");
   }
   if (header.num_rows > max_rows || header.num_pairs > max_pairs) {
     return absl::InvalidArgumentError(absl::StrCat("frame of ", header.num_rows, " rows and ",

@@ -16,8 +16,9 @@ struct DispatchLimits {
   int32_t max_rows = 2048;
   int32_t max_pairs = 16 * 2048;
 
-  // Before anything is allocated for the frame. Errors: InvalidArgument naming what is wrong.
-  absl::Status Check(const FrameHeader& header) const;
+  // Before anything is allocated for the frame. Rows that are not in it are for those who have a
+  // device link. Errors: InvalidArgument naming what is wrong.
+  absl::Status Check(const FrameHeader& header, bool has_device_link = false) const;
 };
 
 }  // namespace m1

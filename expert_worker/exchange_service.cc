@@ -4,12 +4,21 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
+
 #include "common/base/log.h"
+#include "common/base/thread_name.h"
 #include "common/exchange/frame.h"
 #include "common/rpc/identity_proto.h"
 #include "expert_worker/exchange_stream.h"
 
 namespace m1 {
+namespace {
+
+// absl's infinite time has no place in a wait.
+constexpr absl::Duration kLongestLinkWait = absl::Seconds(1);
+
+}  // namespace
 
 int ExchangeServiceOptions::max_message_bytes() const {
   constexpr int64_t kPrefixBytes = 16;  // of the protobuf message around the frame
@@ -32,6 +41,12 @@ class ExchangeService::Describer final
     response_.set_hidden_size(options.limits.shape.hidden_size);
     response_.set_expert_count(options.limits.shape.num_experts);
     response_.set_max_rows(options.limits.max_rows);
+    if (options.device_transport != nullptr) {
+      v1::DeviceLinkOffer* offer = response_.mutable_device_link();
+      offer->set_transport(options.device_transport->name());
+      offer->set_slot_count(options.device_slots.num_slots);
+      offer->set_slot_bytes(options.device_slots.slot_bytes);
+    }
     if (!options.shared_memory.has_value()) return;
     v1::SharedMemoryOffer* offer = response_.mutable_shared_memory();
     offer->set_socket(options.shared_memory->socket);
@@ -82,6 +97,7 @@ void ExchangeService::AddQueue(grpc::ServerBuilder& builder) {
 void ExchangeService::Start() {
   AcceptStream();
   thread_ = std::thread([this] { Loop(); });
+  if (options_.device_transport != nullptr) link_thread_ = std::thread([this] { LinkLoop(); });
 }
 
 void ExchangeService::Loop() {
@@ -133,6 +149,46 @@ void ExchangeService::Stop() {
   }
   queue_->Shutdown();
   thread_.join();
+  if (!link_thread_.joinable()) return;
+  {
+    MutexLock lock(&link_mutex_);
+    stop_links_ = true;
+    link_wake_.SignalAll();
+  }
+  link_thread_.join();
+}
+
+void ExchangeService::LinkLoop() {
+  NameThread("device-links");
+  while (true) {
+    int64_t seen = 0;
+    {
+      MutexLock lock(&link_mutex_);
+      if (stop_links_) return;
+      seen = num_link_wakes_;
+    }
+    std::vector<std::shared_ptr<ExchangeStream>> streams;
+    {
+      MutexLock lock(&mutex_);
+      streams.assign(streams_.begin(), streams_.end());
+    }
+    absl::Duration interval = absl::InfiniteDuration();
+    for (const std::shared_ptr<ExchangeStream>& stream : streams) {
+      interval = std::min(interval, stream->PollLink());
+    }
+    streams.clear();
+    const absl::Time next = absl::Now() + interval;
+    MutexLock lock(&link_mutex_);
+    while (seen == num_link_wakes_ && !stop_links_ && absl::Now() < next) {
+      link_wake_.WaitUntil(&link_mutex_, std::min(next, absl::Now() + kLongestLinkWait));
+    }
+  }
+}
+
+void ExchangeService::WakeLinks() {
+  MutexLock lock(&link_mutex_);
+  ++num_link_wakes_;
+  link_wake_.SignalAll();
 }
 
 }  // namespace m1

@@ -1,6 +1,7 @@
 // The gRPC side of an expert worker: Describe, and the Exchange streams of all attention workers on
 // one completion queue with one thread. Decodes, checks, hands jobs to the engine, writes what it
-// answers. Malformed frames get an error frame and the stream goes on.
+// answers. Malformed frames get an error frame and the stream goes on. Beside a stream there may be
+// a device link that carries its rows; a thread of its own takes those further.
 //
 //   ExchangeService service(options, &executor, &engine);
 //   runner = ServerRunner::Start(options, {service.service()}, [&](auto& builder) {
@@ -19,7 +20,10 @@
 #include <string>
 #include <thread>
 
+#include "absl/time/time.h"
+
 #include "common/base/mutex.h"
+#include "common/exchange/device_link.h"
 #include "common/exchange/exchange.h"
 #include "common/exchange/identity.h"
 #include "common/shm/handshake.h"
@@ -34,6 +38,12 @@ struct ExchangeServiceOptions {
   DispatchLimits limits;
   // Shared memory that Describe offers; nullopt: none.
   std::optional<ShmOffer> shared_memory;
+  // Device links that Describe offers, for an executor in the device's memory; outlives the
+  // service. Null: none.
+  DeviceTransport* device_transport = nullptr;
+  DeviceSlots device_slots;
+  // A link that is not ready after so long is given up.
+  absl::Duration device_timeout = absl::Seconds(60);
   // Dispatches of one stream that may be unanswered before reading from it pauses.
   int32_t max_unanswered = 16;
 
@@ -71,6 +81,10 @@ class ExchangeService {
   // Called by streams on the loop's thread.
   void AcceptStream();
   void Remove(ExchangeStream* stream);
+  // Takes device links further, on a thread of its own.
+  void LinkLoop();
+  // Called by streams: a link has something to do.
+  void WakeLinks();
 
   const ExchangeServiceOptions options_;
   const ExpertExecutor* const executor_;
@@ -82,7 +96,12 @@ class ExchangeService {
   CondVar no_streams_;
   int64_t num_accepted_ ABSL_GUARDED_BY(mutex_) = 0;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  Mutex link_mutex_;  // never held with another
+  CondVar link_wake_;
+  int64_t num_link_wakes_ ABSL_GUARDED_BY(link_mutex_) = 0;
+  bool stop_links_ ABSL_GUARDED_BY(link_mutex_) = false;
   std::thread thread_;
+  std::thread link_thread_;
 };
 
 }  // namespace m1

@@ -7,6 +7,7 @@
 
 #include "common/base/log.h"
 #include "common/base/status_macros.h"
+#include "common/rpc/grpc_status.h"
 #include "common/tensor/tensor.h"
 
 namespace m1 {
@@ -54,6 +55,7 @@ void ExchangeStream::OnEvent(Tag::Step step, bool ok) {
 void ExchangeStream::OnAccepted() {
   service_->AcceptStream();
   M1_VLOG(1) << "attention worker connected peer=" << context_.peer();
+  OpenLink();
   MutexLock lock(&mutex_);
   accepted_ = true;
   Advance();
@@ -75,6 +77,7 @@ void ExchangeStream::OnRead(bool ok) {
     MutexLock lock(&mutex_);
     reading_ = false;
     input_ended_ = input_ended_ || !ok;
+    if (!ok) DropLink();
     done = finished_;
     if (!done) Advance();
   }
@@ -99,7 +102,11 @@ void ExchangeStream::Drain() {
 void ExchangeStream::Handle() {
   auto job = std::make_unique<Job>();
   FrameHeader header;
-  const absl::Status status = Parse(job.get(), &header);
+  absl::StatusOr<IncomingFrame> frame = OpenFrameMessage(incoming_);
+  absl::Status status = frame.ok() ? ReadFrameHeader(&frame->bytes, &header) : frame.status();
+  if (status.ok() && !header.rows_in_frame()) return HandleDevice(header, &frame->bytes);
+  if (!status.ok() && FailedLink(status)) return;
+  if (status.ok()) status = Parse(header, &frame->bytes, job.get());
   if (!status.ok()) {
     M1_VLOG(1) << "refused a frame peer=" << context_.peer() << " error=\"" << status.message()
                << "\"";
@@ -119,18 +126,16 @@ void ExchangeStream::Handle() {
   }
 }
 
-absl::Status ExchangeStream::Parse(Job* job, FrameHeader* header) const {
-  M1_ASSIGN_OR_RETURN(IncomingFrame frame, OpenFrameMessage(incoming_));
-  M1_RETURN_IF_ERROR(ReadFrameHeader(&frame.bytes, header));
-  M1_RETURN_IF_ERROR(service_->options_.limits.Check(*header));
-  job->answer_header = CombineHeader(*header);
-  job->rows = Tensor(header->dtype, {header->num_rows, header->hidden});
-  job->pairs.resize(static_cast<size_t>(header->num_pairs));
-  M1_RETURN_IF_ERROR(ReadDispatchBody(&frame.bytes, job->rows.view(), job->pairs));
+absl::Status ExchangeStream::Parse(const FrameHeader& header, ByteChunks* body, Job* job) const {
+  M1_RETURN_IF_ERROR(service_->options_.limits.Check(header));
+  job->answer_header = CombineHeader(header);
+  job->rows = Tensor(header.dtype, {header.num_rows, header.hidden});
+  job->pairs.resize(static_cast<size_t>(header.num_pairs));
+  M1_RETURN_IF_ERROR(ReadDispatchBody(body, job->rows.view(), job->pairs));
   job->answer = std::make_unique<OutgoingFrame>(job->answer_header.frame_bytes());
-  const TensorView out(job->answer->frame() + kFrameHeaderBytes, header->dtype,
-                       {header->num_pairs, header->hidden});
-  job->work = {header->layer, job->rows.view(), job->pairs, out};
+  const TensorView out(job->answer->frame() + kFrameHeaderBytes, header.dtype,
+                       {header.num_pairs, header.hidden});
+  job->work = {header.layer, job->rows.view(), job->pairs, out};
   return service_->executor_->ValidateJob(job->work);
 }
 
@@ -150,7 +155,7 @@ void ExchangeStream::Advance() {
     num_unanswered_ -= static_cast<int32_t>(outgoing_.size());
     outgoing_.clear();
   }
-  if (!reading_ && !input_ended_ && !draining_ &&
+  if (!reading_ && !input_ended_ && !draining_ && failure_.ok() &&
       num_unanswered_ < service_->options_.max_unanswered) {
     reading_ = true;
     call_.Read(&incoming_, &read_tag_);
@@ -159,13 +164,15 @@ void ExchangeStream::Advance() {
     writing_ = true;
     call_.Write(outgoing_.front(), &write_tag_);
   }
-  const bool ending = input_ended_ || draining_;
+  const bool ending = input_ended_ || draining_ || !failure_.ok();
   if (ending && num_unanswered_ == 0 && !finishing_) {
     finishing_ = true;
-    call_.Finish(draining_ ? grpc::Status(grpc::StatusCode::UNAVAILABLE,
-                                          "the expert worker is shutting down")
-                           : grpc::Status::OK,
-                 &finish_tag_);
+    DropLink();
+    grpc::Status status = ToGrpcStatus(failure_);
+    if (draining_) {
+      status = grpc::Status(grpc::StatusCode::UNAVAILABLE, "the expert worker is shutting down");
+    }
+    call_.Finish(status, &finish_tag_);
   }
 }
 

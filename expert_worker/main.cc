@@ -19,6 +19,7 @@
 #include "common/rpc/server_runner.h"
 #include "common/security/security.h"
 #include "common/security/security_flags.h"
+#include "common/worker/device_transport.h"
 #include "common/worker/device_weights.h"
 #include "common/worker/staged_exchange.h"
 #include "common/worker/worker_model.h"
@@ -72,6 +73,10 @@ namespace {
 // within --exchange_timeout.
 constexpr int32_t kMaxFrameRows = 1024;
 constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
+// Of a device link: rows that a slot holds, and slots. A step of 1024 rows is in both lanes at
+// once.
+constexpr int64_t kDeviceSlotRows = 1024;
+constexpr int32_t kDeviceSlots = 4;
 
 ExpertWorkerOptions OptionsFromFlags() {
   ExpertWorkerOptions options;
@@ -100,6 +105,15 @@ std::unique_ptr<ShmSource> OfferSharedMemory(const ExpertWorkerOptions& options,
   absl::StatusOr<std::unique_ptr<ShmSource>> source = ShmSource::Create(limits, executor);
   if (source.ok()) return *std::move(source);
   M1_LOG(kWarning) << "no shared memory to offer error=\"" << source.status().message() << "\"";
+  return nullptr;
+}
+
+// Null where rows do not lie in a device's memory, or nothing carries them from there.
+std::unique_ptr<DeviceTransport> OfferDeviceLinks(KernelBackend* backend) {
+  if (backend->device_kind() == DeviceKind::kCpu) return nullptr;
+  absl::StatusOr<std::unique_ptr<DeviceTransport>> transport = CreateDeviceTransport(backend);
+  if (transport.ok()) return *std::move(transport);
+  M1_LOG(kInfo) << "no device links to offer reason=\"" << transport.status().message() << "\"";
   return nullptr;
 }
 
@@ -211,6 +225,11 @@ absl::Status Run(const ExpertWorkerOptions& options) {
   ExpertFfn ffn(&store, backend, model.activation_dtype);
   StagedExecutor staged(backend, &ffn);
   ExpertExecutor* const executor = is_on_device ? static_cast<ExpertExecutor*>(&staged) : &ffn;
+  const std::unique_ptr<DeviceTransport> transport = OfferDeviceLinks(backend);
+  service_options.device_transport = transport.get();
+  service_options.device_slots = {
+      .num_slots = kDeviceSlots,
+      .slot_bytes = kDeviceSlotRows * config.hidden_size * DTypeBytes(model.activation_dtype)};
   metrics->SetModel(IdentityLabels(model.identity));
   return Serve(options, service_options,
                {.weight_bytes = weight_bytes,

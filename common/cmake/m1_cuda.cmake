@@ -34,3 +34,14 @@ function(m1_cuda_library)
   target_link_libraries(m1_${ARG_NAME} PUBLIC m1_build_flags ${ARG_DEPS} PRIVATE m1_cuda_flags)
   add_library(m1::${ARG_NAME} ALIAS m1_${ARG_NAME})
 endfunction()
+
+# NCCL's header beside the toolkit, or where CMAKE_PREFIX_PATH says; the library is loaded at run time. Without the header the
+# exchange has no device links.
+find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+if(NCCL_INCLUDE_DIR)
+  add_library(NCCL::nccl INTERFACE IMPORTED)
+  target_include_directories(NCCL::nccl INTERFACE "${NCCL_INCLUDE_DIR}")
+  target_link_libraries(NCCL::nccl INTERFACE ${CMAKE_DL_LIBS})
+else()
+  message(WARNING "M1_ENABLE_CUDA: no nccl.h found: the workers are built without device links (nccl: addresses use gRPC)")
+endif()

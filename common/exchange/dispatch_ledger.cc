@@ -124,6 +124,19 @@ std::vector<const ExpertShipment*> DispatchLedger::Assign(
 
 absl::StatusOr<bool> DispatchLedger::Complete(PeerId peer, const FrameHeader& header,
                                               ByteChunks* body) {
+  auto* rows = static_cast<std::byte*>(batch_.out.data());
+  return Complete(peer, header, [&](std::span<const int32_t> out_indices) -> absl::Status {
+    for (const int32_t out_index : out_indices) {
+      if (!body->Read(rows + out_index * header.row_bytes(), header.row_bytes())) {
+        return absl::InvalidArgumentError("answer is shorter than its header says");
+      }
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<bool> DispatchLedger::Complete(PeerId peer, const FrameHeader& header,
+                                              const TakeRows& take) {
   if (!IsOpen(peer, header.id)) return false;
   const auto found = shipments_.find(header.id);
   const ExpertShipment& shipment = found->second;
@@ -136,12 +149,7 @@ absl::StatusOr<bool> DispatchLedger::Complete(PeerId peer, const FrameHeader& he
         std::string(DTypeName(header.dtype)), "; want layer ", batch_.layer, ", ",
         shipment.pairs.size(), " rows of ", out.dim(2), " ", std::string(DTypeName(out.dtype()))));
   }
-  auto* rows = static_cast<std::byte*>(out.data());
-  for (const int32_t out_index : shipment.out_indices) {
-    if (!body->Read(rows + out_index * header.row_bytes(), header.row_bytes())) {
-      return absl::InvalidArgumentError("answer is shorter than its header says");
-    }
-  }
+  M1_RETURN_IF_ERROR(take(shipment.out_indices));
   num_open_pairs_ -= static_cast<int64_t>(shipment.pairs.size());
   shipments_.erase(found);
   return true;

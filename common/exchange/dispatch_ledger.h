@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -54,6 +55,10 @@ class DispatchLedger {
   // shipment is under way to this peer (late or doubled answers), which is no error. Errors:
   // InvalidArgument when the answer does not fit the shipment.
   absl::StatusOr<bool> Complete(PeerId peer, const FrameHeader& header, ByteChunks* body);
+  // The same for rows that are not in the frame: `take` copies row i of the answer to row
+  // out_indices[i] of out.
+  using TakeRows = std::function<absl::Status(std::span<const int32_t> out_indices)>;
+  absl::StatusOr<bool> Complete(PeerId peer, const FrameHeader& header, const TakeRows& take);
   // True when this shipment is under way to this peer.
   bool IsOpen(PeerId peer, uint64_t id) const;
   // Its pairs wait again.

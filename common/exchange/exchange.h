@@ -1,6 +1,6 @@
 // The two ends of the expert exchange, without a transport. The attention worker holds an
 // ExpertExchange; an expert worker offers an ExpertExecutor. Transports: inproc_exchange.h here,
-// gRPC and shared memory in common/rpc/remote_exchange.h.
+// gRPC, shared memory and device links in common/rpc/remote_exchange.h.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,21 @@ namespace m1 {
 // So many batches may be in flight at once, one in each lane.
 inline constexpr int32_t kExchangeLanes = 2;
 
+// A batch of a device's memory, of which DispatchBatch::rows and out are copies in the host's: for
+// exchanges that carry rows from device to device. Called on the thread that calls the exchange.
+class DeviceBatch {
+ public:
+  virtual ~DeviceBatch() = default;
+  // Of the shapes of DispatchBatch.
+  virtual ConstTensorView rows() const = 0;
+  virtual TensorView out() const = 0;
+  // Fills DispatchBatch::rows, which hold nothing before; a second call does nothing.
+  virtual absl::Status FetchRows() = 0;
+  // These rows of out, as row * experts_per_row + place in gate order, are in the device's memory;
+  // others come into DispatchBatch::out.
+  virtual void OnDeviceRows(std::span<const int32_t> out_indices) = 0;
+};
+
 // Rows of one layer with their routing. The views must live until Combine of its lane returned.
 struct DispatchBatch {
   int32_t lane = 0;  // in [0, kExchangeLanes)
@@ -26,11 +41,12 @@ struct DispatchBatch {
   ConstTensorView rows;                 // act [num_rows, hidden]
   std::span<const int32_t> expert_ids;  // [num_rows * experts_per_row], gate order
   TensorView out;  // act [num_rows, experts_per_row, hidden]: unweighted expert outputs
+  DeviceBatch* device = nullptr;  // not null: the originals of rows and out; FetchRows fills rows
 };
 
 // What one peer hosts and how it fares, for GetTopology and logs.
 struct ExpertPeer {
-  // As configured or resolved; without "shm:" while it is reached by gRPC instead.
+  // As configured or resolved; without "shm:" or "nccl:" while it is reached by gRPC instead.
   std::string address;
   bool connected = false;
   std::vector<int32_t> experts;  // sorted; empty until it was first reached
@@ -82,6 +98,8 @@ struct ExpertJob {
   // out[i] belongs to pairs[i], or out[out_rows[i]] where there are out_rows.
   TensorView out;  // act [pairs.size(), hidden]; with out_rows at least the rows that they name
   std::span<const int32_t> out_rows = {};
+  // rows and out lie in the memory in which the experts compute, where that is not the host's.
+  bool is_on_device = false;
 
   int32_t out_row(size_t pair) const {
     return out_rows.empty() ? static_cast<int32_t>(pair) : out_rows[pair];

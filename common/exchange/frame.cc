@@ -39,7 +39,8 @@ struct RawHeader {
   int32_t num_pairs = 0;
   int32_t code = 0;
   int32_t message_bytes = 0;
-  std::array<uint8_t, 24> zero = {};
+  int32_t rows_place = 0;
+  std::array<uint8_t, 20> zero = {};
 };
 static_assert(sizeof(RawHeader) == kFrameHeaderBytes);
 
@@ -55,7 +56,7 @@ absl::Status CheckKinds(const RawHeader& raw) {
   M1_RETURN_IF_ERROR(CheckRange("kind", raw.kind, 1, 3));
   M1_RETURN_IF_ERROR(CheckRange("dtype", raw.dtype, 0, 1));
   if (std::any_of(raw.zero.begin(), raw.zero.end(), [](uint8_t byte) { return byte != 0; })) {
-    return absl::InvalidArgumentError("frame bytes 40 to 63 are not zero");
+    return absl::InvalidArgumentError("frame bytes 44 to 63 are not zero");
   }
   return absl::OkStatus();
 }
@@ -68,6 +69,8 @@ absl::Status CheckFields(const RawHeader& raw) {
   M1_RETURN_IF_ERROR(CheckRange("hidden", raw.hidden, error ? 0 : 1, error ? 0 : kMaxHidden));
   M1_RETURN_IF_ERROR(CheckRange("num_pairs", raw.num_pairs, 0, error ? 0 : kMaxPairs));
   M1_RETURN_IF_ERROR(CheckRange("code", raw.code, error ? 1 : 0, error ? 16 : 0));
+  M1_RETURN_IF_ERROR(
+      CheckRange("place of rows", raw.rows_place, 0, error ? 0 : DeviceSlots::kMaxSlots));
   return CheckRange("message_bytes", raw.message_bytes, 0, error ? kMaxMessageBytes : 0);
 }
 
@@ -88,10 +91,10 @@ absl::string_view CutMessage(absl::string_view message) {
 int64_t FrameHeader::frame_bytes() const {
   switch (kind) {
     case FrameKind::kDispatch:
-      return kFrameHeaderBytes + num_rows * row_bytes() +
+      return kFrameHeaderBytes + (rows_in_frame() ? num_rows * row_bytes() : 0) +
              num_pairs * static_cast<int64_t>(sizeof(RowExpert));
     case FrameKind::kCombine:
-      return kFrameHeaderBytes + num_pairs * row_bytes();
+      return kFrameHeaderBytes + (rows_in_frame() ? num_pairs * row_bytes() : 0);
     case FrameKind::kError:
       return kFrameHeaderBytes + message_bytes;
   }
@@ -109,6 +112,7 @@ void WriteFrameHeader(const FrameHeader& header, std::byte* out) {
   raw.num_pairs = header.num_pairs;
   raw.code = static_cast<int32_t>(header.code);
   raw.message_bytes = header.message_bytes;
+  raw.rows_place = header.device_slot + 1;
   std::memcpy(out, &raw, sizeof(raw));
 }
 
@@ -129,9 +133,11 @@ void WriteDispatch(const FrameHeader& header, const DispatchSlice& slice, std::b
   out += kFrameHeaderBytes;
   const size_t row_bytes = static_cast<size_t>(header.row_bytes());
   const auto* rows = static_cast<const std::byte*>(slice.rows.data());
-  for (const int32_t index : slice.row_indices) {
-    std::memcpy(out, rows + static_cast<size_t>(index) * row_bytes, row_bytes);
-    out += row_bytes;
+  if (header.rows_in_frame()) {
+    for (const int32_t index : slice.row_indices) {
+      std::memcpy(out, rows + static_cast<size_t>(index) * row_bytes, row_bytes);
+      out += row_bytes;
+    }
   }
   if (!slice.pairs.empty()) std::memcpy(out, slice.pairs.data(), slice.pairs.size_bytes());
 }
@@ -176,6 +182,7 @@ absl::Status ReadFrameHeader(ByteChunks* bytes, FrameHeader* header) {
   header->num_pairs = raw.num_pairs;
   header->code = static_cast<absl::StatusCode>(raw.code);
   header->message_bytes = raw.message_bytes;
+  header->device_slot = raw.rows_place - 1;
   if (header->frame_bytes() != received) {
     return absl::InvalidArgumentError(
         absl::StrCat("frame of ", received, " bytes, its header says ", header->frame_bytes()));

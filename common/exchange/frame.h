@@ -12,7 +12,9 @@
 //       28     4  num_pairs
 //       32     4  code: a canonical status code (error only)
 //       36     4  message_bytes (error only)
-//       40    24  zero
+//       40     4  place of the rows: 0 in this frame, n + 1 in slot n of the workers' device link
+//                 (device_link.h) and not in the frame (0 in an error)
+//       44    20  zero
 //
 // then   dispatch: rows [num_rows, hidden], pairs [num_pairs] of (int32 row, int32 expert)
 //        combine:  rows [num_pairs, hidden] in the order of the dispatch's pairs; num_rows is zero
@@ -32,6 +34,7 @@
 #include "absl/strings/string_view.h"
 
 #include "common/exchange/byte_chunks.h"
+#include "common/exchange/device_link.h"
 #include "common/exchange/exchange.h"
 #include "common/tensor/dtype.h"
 #include "common/tensor/tensor_view.h"
@@ -41,6 +44,8 @@ namespace m1 {
 inline constexpr int64_t kFrameHeaderBytes = 64;
 
 enum class FrameKind : uint8_t { kDispatch = 1, kCombine = 2, kError = 3 };
+
+inline constexpr int32_t kRowsInFrame = -1;
 
 struct FrameHeader {
   FrameKind kind = FrameKind::kDispatch;
@@ -52,7 +57,9 @@ struct FrameHeader {
   int32_t num_pairs = 0;
   absl::StatusCode code = absl::StatusCode::kOk;
   int32_t message_bytes = 0;
+  int32_t device_slot = kRowsInFrame;
 
+  bool rows_in_frame() const { return device_slot == kRowsInFrame; }
   int64_t row_bytes() const { return int64_t{hidden} * DTypeBytes(dtype); }
   // Header and body.
   int64_t frame_bytes() const;
@@ -70,7 +77,8 @@ struct DispatchSlice {
 void WriteFrameHeader(const FrameHeader& header, std::byte* out);
 // Header of the frame that carries the slice.
 FrameHeader DispatchHeader(uint64_t id, int32_t layer, const DispatchSlice& slice);
-// `out` has DispatchHeader(...).frame_bytes(); writes header and body.
+// `out` has header.frame_bytes(); writes header and body. Rows that are not in the frame are not
+// read.
 void WriteDispatch(const FrameHeader& header, const DispatchSlice& slice, std::byte* out);
 // Header of the answer to `dispatch`.
 FrameHeader CombineHeader(const FrameHeader& dispatch);

@@ -8,7 +8,7 @@
 namespace m1 {
 
 // Bumped whenever a worker-to-worker message changes its meaning.
-inline constexpr int32_t kProtocolRevision = 4;
+inline constexpr int32_t kProtocolRevision = 5;
 
 struct WorkerIdentity {
   std::string fingerprint;       // Checkpoint::fingerprint()

@@ -19,6 +19,7 @@ InprocExchange::InprocExchange(int32_t num_experts, std::vector<ExpertExecutor*>
 
 absl::Status InprocExchange::Dispatch(const DispatchBatch& batch) {
   M1_RETURN_IF_ERROR(ValidateDispatch(batch, directory_.num_experts()));
+  if (batch.device != nullptr) M1_RETURN_IF_ERROR(batch.device->FetchRows());
   batches_[static_cast<size_t>(batch.lane)] = batch;
   return absl::OkStatus();
 }

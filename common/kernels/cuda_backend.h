@@ -8,6 +8,8 @@
 #include "common/kernels/backend.h"
 #include "common/kernels/device_fault.h"
 
+struct CUstream_st;
+
 namespace m1 {
 
 // The first GPU that this process sees (CUDA_VISIBLE_DEVICES). Activations are bf16, weights bf16,
@@ -16,5 +18,9 @@ namespace m1 {
 // Errors: Internal naming CUDA's error when the device cannot be used.
 absl::StatusOr<std::unique_ptr<KernelBackend>> CreateCudaBackend(
     DeviceFaultHandler on_fault = nullptr);
+
+// The stream (cudaStream_t) of the operations of a backend that CreateCudaBackend made, for those
+// whose own streams wait for it.
+CUstream_st* StreamOf(const KernelBackend& backend);
 
 }  // namespace m1

@@ -19,19 +19,21 @@ namespace m1 {
 namespace {
 
 constexpr absl::string_view kShmPrefix = "shm:";
+constexpr absl::string_view kNcclPrefix = "nccl:";
 
 int Milliseconds(absl::Duration duration) {
   return static_cast<int>(absl::ToInt64Milliseconds(duration));
 }
 
-absl::Status CheckAddress(absl::string_view address, bool allow_shm) {
+absl::Status CheckAddress(absl::string_view address, bool allow_transport) {
   absl::string_view rest = address;
-  const bool shm = allow_shm && absl::ConsumePrefix(&rest, kShmPrefix);
+  const bool has_transport = allow_transport && (absl::ConsumePrefix(&rest, kShmPrefix) ||
+                                                 absl::ConsumePrefix(&rest, kNcclPrefix));
   if (absl::ConsumePrefix(&rest, "unix:")) {
     if (rest.empty()) return absl::InvalidArgumentError("address \"unix:\" has no path");
     return absl::OkStatus();
   }
-  if (!shm) absl::ConsumePrefix(&rest, "dns:///");
+  if (!has_transport) absl::ConsumePrefix(&rest, "dns:///");
   const size_t colon = rest.rfind(':');
   int port = 0;
   if (colon == absl::string_view::npos || colon == 0 ||
@@ -39,7 +41,7 @@ absl::Status CheckAddress(absl::string_view address, bool allow_shm) {
     return absl::InvalidArgumentError(
         absl::StrCat("address \"", address,
                      "\" is none of host:port, unix:path, dns:///name:port (port 1 to 65535)",
-                     allow_shm ? ", nor shm: before one of the first two" : ""));
+                     allow_transport ? ", nor shm: or nccl: before one of the first two" : ""));
   }
   return absl::OkStatus();
 }
@@ -70,18 +72,21 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
 
 bool HasShmPrefix(absl::string_view address) { return absl::StartsWith(address, kShmPrefix); }
 
-absl::string_view WithoutShm(absl::string_view address) {
-  return absl::StripPrefix(address, kShmPrefix);
+bool HasNcclPrefix(absl::string_view address) { return absl::StartsWith(address, kNcclPrefix); }
+
+absl::string_view WithoutTransport(absl::string_view address) {
+  return absl::StripPrefix(address, HasShmPrefix(address) ? kShmPrefix : kNcclPrefix);
 }
 
-absl::StatusOr<std::vector<std::string>> ParseAddressList(absl::string_view text, bool allow_shm) {
+absl::StatusOr<std::vector<std::string>> ParseAddressList(absl::string_view text,
+                                                          bool allow_transport) {
   std::vector<std::string> addresses;
   for (absl::string_view entry : absl::StrSplit(text, ',')) {
     entry = absl::StripAsciiWhitespace(entry);
     if (entry.empty()) return absl::InvalidArgumentError("an address of the list is empty");
-    M1_RETURN_IF_ERROR(CheckAddress(entry, allow_shm));
+    M1_RETURN_IF_ERROR(CheckAddress(entry, allow_transport));
     const auto same_worker = [entry](absl::string_view other) {
-      return WithoutShm(other) == WithoutShm(entry);
+      return WithoutTransport(other) == WithoutTransport(entry);
     };
     if (std::any_of(addresses.begin(), addresses.end(), same_worker)) {
       return absl::InvalidArgumentError(absl::StrCat("address \"", entry, "\" is listed twice"));

@@ -32,14 +32,18 @@ struct ChannelOptions {
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
                                            const ChannelOptions& options = {});
 
-// Addresses of expert workers may begin with "shm:": on the same host, through shared memory.
+// Addresses of expert workers may begin with "shm:": on the same host, through shared memory; or
+// with "nccl:": rows from GPU to GPU.
 bool HasShmPrefix(absl::string_view address);
-absl::string_view WithoutShm(absl::string_view address);
+bool HasNcclPrefix(absl::string_view address);
+// Of either.
+absl::string_view WithoutTransport(absl::string_view address);
 
 // "a:1,unix:/b" -> {"a:1", "unix:/b"}; white space around entries is dropped. Errors:
 // InvalidArgument for an empty entry, a doubled one, or one that is neither host:port, unix:path
-// nor dns:///name:port. With `allow_shm`, "shm:" may stand before the first two.
+// nor dns:///name:port. With `allow_transport`, "shm:" or "nccl:" may stand before the first
+// two.
 absl::StatusOr<std::vector<std::string>> ParseAddressList(absl::string_view text,
-                                                          bool allow_shm = false);
+                                                          bool allow_transport = false);
 
 }  // namespace m1

@@ -18,6 +18,9 @@
 
 namespace m1 {
 
+// Metadata of an Exchange stream: v1::DeviceLinkKeys.
+inline constexpr char kDeviceLinkMetadata[] = "m1-device-link-bin";
+
 // A message under construction; move-only.
 class OutgoingFrame {
  public:

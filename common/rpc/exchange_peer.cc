@@ -9,6 +9,7 @@
 
 #include "common/base/check.h"
 #include "common/base/log.h"
+#include "common/base/status_macros.h"
 #include "common/rpc/exchange_peer_call.h"
 
 namespace m1 {
@@ -28,8 +29,8 @@ ExchangePeer::~ExchangePeer() {
 }
 
 ExpertPeer ExchangePeer::Snapshot() const {
-  const bool fell_back = connected_ && !over_shm();
-  return {std::string(fell_back ? WithoutShm(address_) : address_),
+  const bool fell_back = connected_ && !over_shm() && !over_device();
+  return {std::string(fell_back ? WithoutTransport(address_) : address_),
           connected_,
           experts_,
           connected_ ? "" : last_error_,
@@ -41,17 +42,21 @@ ExpertPeer ExchangePeer::Snapshot() const {
 absl::Time ExchangePeer::next_poll() const {
   if (call_ == nullptr) return retry_at_;
   if (call_->negotiating()) return call_->next_look();
-  return !unanswered_.empty() ? waiting_since_ + options_->exchange_timeout
-                              : absl::InfiniteFuture();
+  return std::min(call_->next_look(), answer_deadline());
+}
+
+absl::Time ExchangePeer::answer_deadline() const {
+  // An answer that is here, on the device, waits for us.
+  if (unanswered_.empty() || call_->holds_answer()) return absl::InfiniteFuture();
+  return waiting_since_ + options_->exchange_timeout;
 }
 
 void ExchangePeer::Poll(absl::Time now) {
   // It may be lost by that.
   if (call_ != nullptr) call_->Poll(now);
-  if (now < next_poll() || (call_ != nullptr && call_->negotiating())) return;
   if (call_ == nullptr) {
-    Connect(now);
-  } else {
+    if (now >= retry_at_) Connect(now);
+  } else if (!call_->negotiating() && now >= answer_deadline()) {
     Lose(absl::StrCat("no answer for ", absl::FormatDuration(options_->exchange_timeout)));
   }
 }
@@ -62,6 +67,8 @@ void ExchangePeer::Connect(absl::Time now) {
 }
 
 bool ExchangePeer::over_shm() const { return call_ != nullptr && call_->over_shm(); }
+
+bool ExchangePeer::over_device() const { return call_ != nullptr && call_->over_device(); }
 
 int32_t ExchangePeer::max_rows(const DispatchBatch& batch) const {
   return std::min(max_rows_, call_->MaxRows(batch));
@@ -75,12 +82,29 @@ void ExchangePeer::Send(const FrameHeader& header, const DispatchSlice& slice, a
   call_->Send(header, slice);
 }
 
+absl::StatusOr<bool> ExchangePeer::SendFromDevice(const FrameHeader& header,
+                                                  const DispatchSlice& slice, absl::Time now) {
+  FrameHeader sent = header;
+  M1_ASSIGN_OR_RETURN(const bool took, call_->TakeFromDevice(slice, &sent));
+  if (!took) return false;
+  sent_bytes_ += header.num_rows * header.row_bytes();
+  Send(sent, slice, now);
+  return true;
+}
+
 void ExchangePeer::Flush() {
   if (connected_) call_->Flush();
 }
 
 void ExchangePeer::ReadAnswers() {
-  if (over_shm()) call_->ReadAnswers();
+  if (over_shm() || over_device()) call_->ReadAnswers();
+}
+
+absl::Status ExchangePeer::TakeRows(const FrameHeader& answer, TensorView out,
+                                    std::span<const int32_t> out_indices) {
+  if (call_ == nullptr) return absl::InternalError("rows of an answer without a connection");
+  received_bytes_ += answer.num_pairs * answer.row_bytes();
+  return call_->TakeRows(answer, out, out_indices);
 }
 
 void ExchangePeer::Described(std::vector<int32_t> experts, int32_t max_rows) {
@@ -119,11 +143,19 @@ void ExchangePeer::Received(ByteChunks* frame) {
   unanswered_.erase(sent);
 }
 
-void ExchangePeer::FellBack(const absl::Status& why) {
+void ExchangePeer::Heard() { waiting_since_ = absl::Now(); }
+
+void ExchangePeer::DeviceReady() {
+  last_fallback_.clear();
+  M1_LOG(kInfo) << "rows go from device to device address=" << address_;
+  listener_->OnPeerChanged(id_);
+}
+
+void ExchangePeer::FellBack(const std::string& what, const absl::Status& why) {
   // A reason that stays is logged once, not with every connection.
   if (why.message() == last_fallback_) return;
   last_fallback_ = std::string(why.message());
-  M1_LOG(kWarning) << "no shared memory with expert worker, using gRPC address=" << address_
+  M1_LOG(kWarning) << "no " << what << " with expert worker, using gRPC address=" << address_
                    << " reason=\"" << last_fallback_ << "\"";
 }
 

@@ -1,6 +1,7 @@
 // The attention worker's end of one connection to an expert worker: Describe, identity check, then
-// one Exchange stream or, for `shm:` addresses, shared memory; again from the start after a loss. A
-// state machine without threads: its owner passes time by Poll and events by the completion queue,
+// one Exchange stream, for `nccl:` addresses with a device link beside it that carries rows once it
+// is ready, or, for `shm:` addresses, shared memory; again from the start after a loss. A state
+// machine without threads: its owner passes time by Poll and events by the completion queue,
 // and serialises all calls.
 #pragma once
 
@@ -10,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,7 @@
 #include "absl/time/time.h"
 
 #include "common/exchange/byte_chunks.h"
+#include "common/exchange/device_link.h"
 #include "common/exchange/exchange.h"
 #include "common/exchange/expert_directory.h"
 #include "common/exchange/frame.h"
@@ -49,6 +52,10 @@ struct ExchangePeerOptions {
   ExchangeObserver* observer = nullptr;  // outlives the peer
   // Outlives the peers; null, or without an identity: plaintext.
   const Security* security = nullptr;
+  // For `nccl:` addresses; outlives the peers. Null: rows go through the host's memory.
+  DeviceTransport* device_transport = nullptr;
+  // A device link that is not ready after so long is given up.
+  absl::Duration device_timeout = absl::Seconds(60);
 };
 
 // What the peer tells its owner.
@@ -56,6 +63,8 @@ class ExchangePeerListener {
  public:
   virtual ~ExchangePeerListener() = default;
   virtual void OnPeerConnected(PeerId peer) = 0;
+  // It is reached in another way than before.
+  virtual void OnPeerChanged(PeerId peer) = 0;
   // Whatever was sent and not answered is lost.
   virtual void OnPeerLost(PeerId peer) = 0;
   // Returns the id of the dispatch that the frame answers, or an error when it is not what this
@@ -85,6 +94,7 @@ class ExchangePeer {
   int32_t max_rows(const DispatchBatch& batch) const;
   // Answers come through shared memory: ring, then ReadAnswers.
   bool over_shm() const;
+  bool over_device() const;
   bool owes_answer() const { return !unanswered_.empty(); }
   const std::vector<int32_t>& experts() const { return experts_; }
   ExpertPeer Snapshot() const;
@@ -96,22 +106,36 @@ class ExchangePeer {
   // Sends a dispatch; one answer with its id is expected. While connected. The peer may look at it
   // only after Flush.
   void Send(const FrameHeader& header, const DispatchSlice& slice, absl::Time now);
+  // The same with rows of the device's memory. False, and nothing is sent, when they cannot go from
+  // there now. Errors: those of the device.
+  absl::StatusOr<bool> SendFromDevice(const FrameHeader& header, const DispatchSlice& slice,
+                                      absl::Time now);
   void Flush();
-  // Takes the answers that lie in shared memory now.
+  // Takes the answers that lie in shared memory, or the device's, now. On the thread of the device.
   void ReadAnswers();
+  // Rows of an answer that OnPeerFrame is told of, when they are not in the frame: row i becomes
+  // out[out_indices[i]].
+  absl::Status TakeRows(const FrameHeader& answer, TensorView out,
+                        std::span<const int32_t> out_indices);
 
  private:
   class Call;
   friend class Call;
 
   void Connect(absl::Time now);
+  // When a peer that owes an answer is lost.
+  absl::Time answer_deadline() const;
   // From the call.
   void Described(std::vector<int32_t> experts, int32_t max_rows);
   // It is not what we need.
   void Refuse(const std::string& difference);
   void Opened();
   void Received(ByteChunks* frame);
-  void FellBack(const absl::Status& why);
+  // An answer is on its way.
+  void Heard();
+  // `what` is not to be had.
+  void FellBack(const std::string& what, const absl::Status& why);
+  void DeviceReady();
   void Lose(const std::string& error);
 
   const PeerId id_;
@@ -126,7 +150,7 @@ class ExchangePeer {
   std::vector<int32_t> experts_;
   int32_t max_rows_ = 1;
   std::string last_error_ = "not reached yet";
-  std::string last_fallback_;  // why shared memory was not to be had
+  std::string last_fallback_;  // why shared memory, or a device link, was not to be had
   absl::Time retry_at_ = absl::InfinitePast();
   absl::Duration backoff_;
   // Ids of frames and when they were sent; an answer to any other id breaks the protocol.

@@ -41,7 +41,7 @@ class ExchangePeer::Call::Event final : public CompletionTag {
 ExchangePeer::Call::Call(ExchangePeer* owner, absl::Time deadline)
     : owner_(owner),
       queue_(owner->context_.queue),
-      channel_(MakeChannel(std::string(WithoutShm(owner->address_)),
+      channel_(MakeChannel(std::string(WithoutTransport(owner->address_)),
                            ChannelOptionsOf(owner->options_->security))),
       describe_stub_(v1::ExpertExchange::NewStub(channel_)),
       exchange_stub_(channel_),
@@ -63,6 +63,7 @@ void ExchangePeer::Call::Start() {
 void ExchangePeer::Call::Abandon() {
   owner_ = nullptr;
   link_.reset();
+  device_.reset();
   describe_context_.TryCancel();
   exchange_context_.TryCancel();
 }
@@ -80,7 +81,13 @@ void ExchangePeer::Call::Flush() {
 }
 
 int32_t ExchangePeer::Call::MaxRows(const DispatchBatch& batch) const {
-  return link_ == nullptr ? INT32_MAX : link_->MaxRows(batch);
+  if (link_ != nullptr) return link_->MaxRows(batch);
+  return over_device() && batch.device != nullptr ? device_->MaxRows(batch) : INT32_MAX;
+}
+
+absl::Time ExchangePeer::Call::next_look() const {
+  if (negotiating_) return next_look_;
+  return device_ == nullptr ? absl::InfiniteFuture() : absl::Now() + device_->poll_interval();
 }
 
 void ExchangePeer::Call::ReadAnswers() {
@@ -93,9 +100,11 @@ void ExchangePeer::Call::ReadAnswers() {
     owner_->Received(&bytes);
     if (link_ != nullptr) link_->Release(frame->slot);
   }
+  ReadDeviceAnswers();
 }
 
 void ExchangePeer::Call::Poll(absl::Time now) {
+  if (device_ != nullptr) return PollDevice();
   if (link_ == nullptr) return;
   const std::shared_ptr<Call> self = shared_from_this();
   if (negotiating_) return Negotiate(now);
@@ -136,7 +145,7 @@ void ExchangePeer::Call::OnDescribed() {
   if (HasShmPrefix(owner_->address_)) {
     const absl::Status started = StartNegotiation();
     if (started.ok()) return;
-    owner_->FellBack(started);
+    owner_->FellBack("shared memory", started);
   }
   OpenStream();
 }
@@ -169,11 +178,15 @@ void ExchangePeer::Call::Negotiate(absl::Time now) {
   negotiating_ = false;
   if (accepted.ok()) return owner_->Opened();
   link_.reset();
-  owner_->FellBack(accepted.status());
+  owner_->FellBack("shared memory", accepted.status());
   OpenStream();
 }
 
 void ExchangePeer::Call::OpenStream() {
+  if (HasNcclPrefix(owner_->address_)) {
+    const absl::Status started = StartDeviceLink();
+    if (!started.ok()) owner_->FellBack("device link", started);
+  }
   stream_ = exchange_stub_.PrepareCall(&exchange_context_, kExchangeMethod, queue_);
   stream_->StartCall(NewEvent(Step::kOpened));
 }
@@ -204,7 +217,7 @@ void ExchangePeer::Call::OnRead(bool ok) {
   if (!ok) return stream_->Finish(&status_, NewEvent(Step::kFinished));
   absl::StatusOr<IncomingFrame> frame = OpenFrameMessage(incoming_);
   if (!frame.ok()) return owner_->Lose(std::string(frame.status().message()));
-  owner_->Received(&frame->bytes);
+  if (!TakeDeviceFrame(frame->bytes)) owner_->Received(&frame->bytes);
   if (owner_ == nullptr) return;
   incoming_.Clear();
   stream_->Read(&incoming_, NewEvent(Step::kRead));

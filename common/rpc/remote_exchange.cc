@@ -137,7 +137,6 @@ absl::Status RemoteExchange::Combine(int32_t lane_index) {
 }
 
 void RemoteExchange::ReadAnswers() {
-  if (!doorbell_.has_value()) return;
   for (const auto& [id, peer] : peers_) peer->ReadAnswers();
 }
 
@@ -199,12 +198,28 @@ void RemoteExchange::SendWaiting() {
       return peers_.at(peer)->max_rows(batch);
     };
     for (const ExpertShipment* shipment : lane.ledger.Assign(directory_, max_rows)) {
-      const DispatchSlice slice = {batch.rows, shipment->row_indices, shipment->pairs};
-      peers_.at(shipment->peer)->Send(DispatchHeader(shipment->id, batch.layer, slice), slice, now);
+      const absl::Status sent = Send(batch, *shipment, now);
+      if (!sent.ok()) lane.error = sent;
     }
   }
   // A worker that sees all of its frames at once can run them together.
   for (const auto& [id, peer] : peers_) peer->Flush();
+}
+
+absl::Status RemoteExchange::Send(const DispatchBatch& batch, const ExpertShipment& shipment,
+                                  absl::Time now) {
+  ExchangePeer& peer = *peers_.at(shipment.peer);
+  DispatchSlice slice = {batch.rows, shipment.row_indices, shipment.pairs};
+  const FrameHeader header = DispatchHeader(shipment.id, batch.layer, slice);
+  if (batch.device != nullptr) {
+    slice.rows = batch.device->rows();
+    M1_ASSIGN_OR_RETURN(const bool is_sent, peer.SendFromDevice(header, slice, now));
+    if (is_sent) return absl::OkStatus();
+    slice.rows = batch.rows;
+    M1_RETURN_IF_ERROR(batch.device->FetchRows());
+  }
+  peer.Send(header, slice, now);
+  return absl::OkStatus();
 }
 
 absl::Time RemoteExchange::NextDeadline() const {
@@ -305,6 +320,8 @@ void RemoteExchange::OnPeerConnected(PeerId peer) {
   changed_ = true;
 }
 
+void RemoteExchange::OnPeerChanged(PeerId) { changed_ = true; }
+
 void RemoteExchange::OnPeerLost(PeerId peer) {
   directory_.Remove(peer, absl::Now());
   for (Lane& lane : lanes_) lane.ledger.PeerLost(peer);
@@ -318,7 +335,22 @@ absl::StatusOr<uint64_t> RemoteExchange::OnPeerFrame(PeerId peer, ByteChunks* fr
     OnErrorFrame(peer, header.id, ReadErrorBody(frame, header));
     return header.id;
   }
-  M1_RETURN_IF_ERROR(LaneOf(header.id).ledger.Complete(peer, header, frame).status());
+  DispatchLedger& ledger = LaneOf(header.id).ledger;
+  if (header.rows_in_frame()) {
+    M1_RETURN_IF_ERROR(ledger.Complete(peer, header, frame).status());
+    return header.id;
+  }
+  const auto take = [&](std::span<const int32_t> out_indices)
+                        ABSL_NO_THREAD_SAFETY_ANALYSIS -> absl::Status {
+    DeviceBatch* const device = ledger.batch().device;
+    if (device == nullptr) return absl::InvalidArgumentError("answer in a slot to rows of a frame");
+    const TensorView out = device->out();
+    const Shape rows = {out.dim(0) * out.dim(1), out.dim(2)};
+    M1_RETURN_IF_ERROR(peers_.at(peer)->TakeRows(header, out.Reshape(rows), out_indices));
+    device->OnDeviceRows(out_indices);
+    return absl::OkStatus();
+  };
+  M1_RETURN_IF_ERROR(ledger.Complete(peer, header, take).status());
   return header.id;
 }
 

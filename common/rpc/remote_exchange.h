@@ -1,5 +1,6 @@
 // ExpertExchange with expert workers in other processes: one bidirectional gRPC stream to each, all
-// on one completion queue, or memory shared with it.
+// on one completion queue, or memory shared with it. Rows of a device (DispatchBatch::device) go to
+// peers with a device link from there; for others they are fetched once a batch.
 //
 // Who waits: the thread in Combine, so that an answer takes no detour over another thread; and,
 // when nobody combined for a while, a keeper thread, which connects, reconnects and notices losses.
@@ -36,7 +37,7 @@
 namespace m1 {
 
 struct RemoteExchangeOptions {
-  // host:port, unix:path or dns:///name:port, the first two also after "shm:"; see
+  // host:port, unix:path or dns:///name:port, the first two also after "shm:" or "nccl:"; see
   // ParseAddressList in channel.h.
   std::vector<std::string> addresses;
   ExchangePeerOptions peer;
@@ -93,6 +94,9 @@ class RemoteExchange final : public ExpertExchange, private ExchangePeerListener
   }
   bool AnyWaiting() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Errors: those of the device that the batch is in.
+  absl::Status Send(const DispatchBatch& batch, const ExpertShipment& shipment, absl::Time now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReadAnswers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The result of Combine, once there is one.
   std::optional<absl::Status> BatchResult(const Lane& lane) const
@@ -109,6 +113,7 @@ class RemoteExchange final : public ExpertExchange, private ExchangePeerListener
 
   // Called by peers, which are called with the mutex held.
   void OnPeerConnected(PeerId peer) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  void OnPeerChanged(PeerId peer) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void OnPeerLost(PeerId peer) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
   absl::StatusOr<uint64_t> OnPeerFrame(PeerId peer,
                                        ByteChunks* frame) override ABSL_NO_THREAD_SAFETY_ANALYSIS;

@@ -1,6 +1,9 @@
 #include "common/worker/staged_exchange.h"
 
 #include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <utility>
 
 #include "common/base/status_macros.h"
 
@@ -20,44 +23,88 @@ Tensor HostTensor(DType dtype, const Shape& shape) { return {dtype, shape}; }
 }  // namespace
 
 absl::Status StagedExchange::Dispatch(const DispatchBatch& batch) {
-  Lane& lane = lanes_[static_cast<size_t>(batch.lane)];
-  const DType dtype = batch.rows.dtype();
-  const int64_t hidden = batch.rows.dim(1);
-  const auto num_pairs = static_cast<int64_t>(batch.expert_ids.size());
-  const TensorView rows = GrownRows(&lane.rows, dtype, batch.rows.dim(0), hidden, HostTensor);
-  const TensorView out = GrownRows(&lane.out, dtype, num_pairs, hidden, HostTensor);
-  M1_RETURN_IF_ERROR(backend_->Download(batch.rows, rows));
-  lane.host_out = out.Reshape(batch.out.shape());
-  lane.device_out = batch.out;
-  DispatchBatch staged = batch;
-  staged.rows = rows;
-  staged.out = lane.host_out;
-  return exchange_->Dispatch(staged);
+  return exchange_->Dispatch(lanes_[static_cast<size_t>(batch.lane)].Stage(batch));
 }
 
 absl::Status StagedExchange::Combine(int32_t lane) {
   M1_RETURN_IF_ERROR(exchange_->Combine(lane));
-  const Lane& staged = lanes_[static_cast<size_t>(lane)];
-  return backend_->Upload(staged.host_out, staged.device_out);
+  return lanes_[static_cast<size_t>(lane)].Finish();
+}
+
+DispatchBatch StagedExchange::Lane::Stage(const DispatchBatch& batch) {
+  const DType dtype = batch.rows.dtype();
+  const int64_t hidden = batch.rows.dim(1);
+  const auto num_pairs = static_cast<int64_t>(batch.expert_ids.size());
+  rows_ = batch.rows;
+  out_ = batch.out;
+  host_rows_ = GrownRows(&rows_tensor_, dtype, batch.rows.dim(0), hidden, HostTensor);
+  host_out_ = GrownRows(&out_tensor_, dtype, num_pairs, hidden, HostTensor);
+  is_fetched_ = false;
+  is_on_device_.clear();
+  DispatchBatch staged = batch;
+  staged.rows = host_rows_;
+  staged.out = host_out_.Reshape(batch.out.shape());
+  staged.device = this;
+  return staged;
+}
+
+absl::Status StagedExchange::Lane::FetchRows() {
+  if (std::exchange(is_fetched_, true)) return absl::OkStatus();
+  return backend_->Download(rows_, host_rows_);
+}
+
+void StagedExchange::Lane::OnDeviceRows(std::span<const int32_t> out_indices) {
+  is_on_device_.resize(static_cast<size_t>(host_out_.dim(0)), false);
+  for (const int32_t index : out_indices) is_on_device_[static_cast<size_t>(index)] = true;
+}
+
+absl::Status StagedExchange::Lane::Finish() {
+  if (is_on_device_.empty()) return backend_->Upload(host_out_.Reshape(out_.shape()), out_);
+  std::vector<int32_t> indices;
+  for (size_t i = 0; i < is_on_device_.size(); ++i) {
+    if (!is_on_device_[i]) indices.push_back(static_cast<int32_t>(i));
+  }
+  if (indices.empty()) return absl::OkStatus();
+  const auto count = static_cast<int64_t>(indices.size());
+  const DType dtype = host_out_.dtype();
+  const int64_t hidden = host_out_.dim(1);
+  const int64_t row_bytes = hidden * DTypeBytes(dtype);
+  const TensorView packed = GrownRows(&packed_, dtype, count, hidden, HostTensor);
+  const TensorView uploaded = GrownRows(
+      &uploaded_, dtype, count, hidden,
+      [this](DType type, const Shape& shape) { return backend_->NewTensor(type, shape); });
+  const auto* from = static_cast<const std::byte*>(host_out_.data());
+  auto* to = static_cast<std::byte*>(packed.data());
+  for (const int32_t index : indices) {
+    std::memcpy(to, from + index * row_bytes, static_cast<size_t>(row_bytes));
+    to += row_bytes;
+  }
+  M1_RETURN_IF_ERROR(backend_->Upload(packed, uploaded));
+  std::vector<int32_t> iota(indices.size());
+  std::iota(iota.begin(), iota.end(), 0);
+  return backend_->CopyRows(uploaded, iota, out_.Reshape(host_out_.shape()), indices);
 }
 
 absl::Status StagedExecutor::ValidateJob(const ExpertJob& job) const {
-  if (!job.out_rows.empty()) {
+  if (!job.out_rows.empty() && !job.is_on_device) {
     return absl::InvalidArgumentError("a job of the host's memory with rows of out");
   }
   return executor_->ValidateJob(job);
 }
 
 absl::Status StagedExecutor::Execute(std::span<const ExpertJob> jobs) {
-  if (jobs.empty()) return absl::OkStatus();
   int64_t num_rows = 0;
   int64_t num_pairs = 0;
+  const ExpertJob* first = nullptr;
   for (const ExpertJob& job : jobs) {
+    if (job.is_on_device) continue;
+    if (first == nullptr) first = &job;
     num_rows += job.rows.dim(0);
     num_pairs += job.out.dim(0);
   }
-  const DType dtype = jobs[0].rows.dtype();
-  const int64_t hidden = jobs[0].rows.dim(1);
+  if (first == nullptr) return jobs.empty() ? absl::OkStatus() : executor_->Execute(jobs);
+  const DType dtype = first->rows.dtype();
+  const int64_t hidden = first->rows.dim(1);
   const auto make = [this](DType type, const Shape& shape) {
     return backend_->NewTensor(type, shape);
   };
@@ -67,6 +114,7 @@ absl::Status StagedExecutor::Execute(std::span<const ExpertJob> jobs) {
   int64_t first_row = 0;
   int64_t first_pair = 0;
   for (ExpertJob& job : staged) {
+    if (job.is_on_device) continue;
     const ConstTensorView host_rows = job.rows;
     job.rows = rows.Rows(first_row, host_rows.dim(0));
     M1_RETURN_IF_ERROR(backend_->Upload(host_rows, rows.Rows(first_row, host_rows.dim(0))));
@@ -76,6 +124,7 @@ absl::Status StagedExecutor::Execute(std::span<const ExpertJob> jobs) {
   }
   M1_RETURN_IF_ERROR(executor_->Execute(staged));
   for (size_t i = 0; i < jobs.size(); ++i) {
+    if (jobs[i].is_on_device) continue;
     M1_RETURN_IF_ERROR(backend_->Download(staged[i].out, jobs[i].out));
   }
   return absl::OkStatus();

@@ -11,12 +11,13 @@
 
 namespace m1 {
 
-// Attention side: rows come down for a dispatch, results go up when they are combined.
+// Attention side: rows come down for a dispatch where the exchange wants them in the host's memory,
+// and results that it leaves there go up when they are combined.
 class StagedExchange final : public ExpertExchange {
  public:
   // `backend` and `exchange` outlive this.
   StagedExchange(KernelBackend* backend, ExpertExchange* exchange)
-      : backend_(backend), exchange_(exchange) {}
+      : exchange_(exchange), lanes_{Lane(backend), Lane(backend)} {}
 
   // batch.rows and batch.out lie in the backend's memory.
   absl::Status Dispatch(const DispatchBatch& batch) override;
@@ -26,14 +27,34 @@ class StagedExchange final : public ExpertExchange {
   void Shutdown() override { exchange_->Shutdown(); }
 
  private:
-  struct Lane {
-    Tensor rows;
-    Tensor out;
-    TensorView host_out;    // of the dispatch
-    TensorView device_out;  // where it goes
+  // The batch of one lane in both memories.
+  class Lane final : public DeviceBatch {
+   public:
+    explicit Lane(KernelBackend* backend) : backend_(backend) {}
+
+    // The same batch in the host's memory, with this as its original.
+    DispatchBatch Stage(const DispatchBatch& batch);
+    // Brings up what came into the host's memory.
+    absl::Status Finish();
+
+    ConstTensorView rows() const override { return rows_; }
+    TensorView out() const override { return out_; }
+    absl::Status FetchRows() override;
+    void OnDeviceRows(std::span<const int32_t> out_indices) override;
+
+   private:
+    KernelBackend* backend_;
+    ConstTensorView rows_;
+    TensorView out_;
+    TensorView host_rows_;  // of the tensors below
+    TensorView host_out_;
+    bool is_fetched_ = false;
+    std::vector<bool> is_on_device_;  // of each row of out; empty: none is
+    Tensor rows_tensor_, out_tensor_;
+    Tensor packed_,
+        uploaded_;  // rows of out that are not on the device: of the host, of the device
   };
 
-  KernelBackend* const backend_;
   ExpertExchange* const exchange_;
   std::array<Lane, kExchangeLanes> lanes_;
 };
@@ -48,7 +69,7 @@ class StagedExecutor final : public ExpertExecutor {
   const std::vector<int32_t>& hosted_experts() const override {
     return executor_->hosted_experts();
   }
-  // Jobs without out_rows.
+  // Jobs without out_rows. Those that are on the device already are left there.
   absl::Status Execute(std::span<const ExpertJob> jobs) override;
   absl::Status ValidateJob(const ExpertJob& job) const override;
 

@@ -209,6 +209,20 @@ TEST_F(ExchangeServiceTest, MalformedFramesGetErrorFramesAndTheStreamGoesOn) {
   EXPECT_EQ(header.num_pairs, 3);
 }
 
+TEST_F(ExchangeServiceTest, RowsInASlotWithoutADeviceLinkEndTheStream) {
+  RawClient client(worker_.address());
+  std::string frame = With32(Sample().Encode(), 40, 1);
+  frame.erase(64, size_t{3} * kShape.hidden_size * 4);
+  ASSERT_TRUE(client.Write(MakeFrameMessage(Sample().Encode())));
+  ASSERT_TRUE(client.Write(MakeFrameMessage(frame)));
+  grpc::ByteBuffer answer;
+  EXPECT_TRUE(client.Read(&answer));  // to the first
+  EXPECT_FALSE(client.Read(&answer));
+  const grpc::Status status = client.Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("without a device link"));
+}
+
 TEST_F(ExchangeServiceTest, HalfClosedStreamGetsItsAnswersThenOk) {
   RawClient client(worker_.address());
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(client.Write(MakeFrameMessage(Sample().Encode())));

@@ -139,10 +139,11 @@ class Process:
 class Cluster:
     """Expert workers, attention workers and a router. Flags are lists of "--name=value"."""
 
-    def __init__(self, model, expert_workers=3, experts=None, attention_workers=1, inproc=False, shm=False,
+    def __init__(self, model, expert_workers=3, experts=None, attention_workers=1, inproc=False, shm=False, nccl=False,
                  common_flags=(), expert_flags=(), attention_flags=(), router_flags=(), credentials=None, worker_kind=""):
         """`experts`: what each expert worker hosts, as for --experts, in place of equal shards. `shm`: all of them, or
-        those of which this is the list of indices, are reached through shared memory. `credentials`: of gRPC, for a
+        those of which this is the list of indices, are reached through shared memory; `nccl`: likewise, with a device
+        link. `credentials`: of gRPC, for a
         router with TLS. `worker_kind`: what the names of the workers' programs end with."""
         model_flag = f"--model={model}"
         specs = [f"--experts={text}" for text in experts] if experts else [
@@ -158,6 +159,7 @@ class Cluster:
         self.router = Process("m1-router", model_flag, *router_flags)
         self.inproc = inproc
         self.shm = shm
+        self.nccl = nccl
         self.credentials = credentials
 
     def __enter__(self):
@@ -167,7 +169,7 @@ class Cluster:
             for process in self.experts:
                 process.wait_listening()
             peers = "inproc" if self.inproc else ",".join(
-                ("shm:" if self._over_shm(index) else "") + process.address
+                self._prefix(index) + process.address
                 for index, process in enumerate(self.experts))
             for process in self.attention:
                 process.flags.append(f"--expert_workers={peers}")
@@ -188,8 +190,11 @@ class Cluster:
         if kind is None:
             assert set(codes.values()) <= {0, -signal.SIGKILL}, f"exit codes {codes}"
 
-    def _over_shm(self, index):
-        return self.shm if isinstance(self.shm, bool) else index in self.shm
+    def _prefix(self, index):
+        for prefix, which in (("shm:", self.shm), ("nccl:", self.nccl)):
+            if which if isinstance(which, bool) else index in which:
+                return prefix
+        return ""
 
     def stop(self):
         processes = [self.router, *self.attention, *self.experts]

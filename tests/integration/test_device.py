@@ -18,12 +18,16 @@ DEVICE_FAULT = 4  # exit code
 ATTENTION = ["--max_sequences=4", "--kv_bytes=2097152", "--max_step_tokens=16", "--exchange_timeout=120s"]  # it is slow
 
 
+def requests_of(client):
+    return [client.request(ids=list(range(1 + 7 * i, 8 + 9 * i)), max_new_tokens=2, ignore_eos=True, temperature=i % 2, seed=i,
+                           candidate_count=2) for i in range(3)]
+
+
 def ask(**cluster):
     """The keys of three answers that are computed together, and of the first one alone."""
     with Cluster(MODEL, common_flags=FLAGS, attention_flags=ATTENTION, worker_kind=KIND, **cluster) as started:
         with Client(started.target) as client:
-            requests = [client.request(ids=list(range(1 + 7 * i, 8 + 9 * i)), max_new_tokens=2, ignore_eos=True, temperature=i % 2,
-                                       seed=i, candidate_count=2) for i in range(3)]
+            requests = requests_of(client)
             together = [answer.key() for answer in client.send_all(requests)]
             assert client.send(requests[0]).key() == together[0]
             return together
@@ -37,6 +41,39 @@ def one_process(stubs):
 @pytest.mark.parametrize("shm", [False, True], ids=["grpc", "shm"])
 def test_spread_over_processes_the_answers_are_the_same(shm, one_process):
     assert ask(expert_workers=2, shm=shm) == one_process
+
+
+def linked(client, workers):
+    """Whether rows go from device to device with just these expert workers."""
+    peers = [peer.address for peer in client.topology().attention_workers[0].description.expert_peers]
+    return sorted(peers) == sorted(workers)
+
+
+@pytest.mark.parametrize("nccl", [[0, 1], [1]], ids=["all", "beside-grpc"])
+def test_rows_from_device_to_device_give_the_same_answers(nccl, one_process):
+    with Cluster(MODEL, expert_workers=2, nccl=nccl, common_flags=FLAGS, attention_flags=ATTENTION, worker_kind=KIND) as cluster:
+        with Client(cluster.target) as client:
+            names = [("nccl:" if i in nccl else "") + expert.address for i, expert in enumerate(cluster.experts)]
+            wait_until(lambda: linked(client, names), what="device links")
+            assert [answer.key() for answer in client.send_all(requests_of(client))] == one_process
+
+
+def test_a_killed_expert_worker_changes_no_answer_and_is_linked_again(stubs):
+    with Cluster(MODEL, expert_workers=2, nccl=True, common_flags=FLAGS, attention_flags=ATTENTION, worker_kind=KIND) as cluster:
+        with Client(cluster.target) as client:
+            names = ["nccl:" + expert.address for expert in cluster.experts]
+            wait_until(lambda: linked(client, names), what="device links")
+            request = client.request(ids=list(range(5, 25)), max_new_tokens=12, ignore_eos=True, temperature=1, seed=3)
+            plain = client.send(request).key()
+            answer, victim = Answer(), cluster.experts[0]
+            for response in client.inference.Generate(request, timeout=240):
+                answer.take(response, client.pb)
+                if len(answer.ids) == 2:
+                    victim.kill()
+                    victim.start()
+            assert answer.key() == plain
+            wait_until(lambda: linked(client, names), what="the link is back")
+            assert client.send(request).key() == plain
 
 
 def test_what_the_device_cannot_hold_is_refused(stubs):

@@ -31,8 +31,10 @@ LAYERS = (
     ("common/exchange", r"^common/exchange/", ("common/base", "common/tensor", "common/exchange")),
     ("common/model", r"^common/model/", ("common/base", "common/tensor", "common/model")),
     ("common/text", r"^common/text/", ("common/base", "common/tensor", "common/text")),
+    ("common/nccl", r"^common/nccl/",
+     ("common/base", "common/tensor", "common/kernels", "common/exchange", "common/nccl")),
     ("common/worker", r"^common/worker/",
-     ("common/base", "common/tensor", "common/kernels", "common/model", "common/exchange", "common/worker")),
+     ("common/base", "common/tensor", "common/kernels", "common/model", "common/exchange", "common/nccl", "common/worker")),
     ("common/shm", r"^common/shm/", ("common/base", "common/exchange", "common/shm", "common/tensor")),
     ("common/security", r"^common/security/", ("common/base", "common/security")),
     ("common/rpc", r"^common/rpc/",
@@ -125,8 +127,8 @@ def check_includes(root, path, lines):
             if layer not in MAY_KNOW_GRPC:
                 yield f"{where}: {layer} must not know gRPC or protos ({header})"
             continue
-        if GPU_HEADER.match(header) and not path.startswith("common/kernels/cuda/"):
-            yield f"{where}: only common/kernels/cuda knows CUDA ({header})"
+        if GPU_HEADER.match(header) and not path.startswith(("common/kernels/cuda/", "common/nccl/")):
+            yield f"{where}: only common/kernels/cuda and common/nccl know CUDA ({header})"
             continue
         if match.group(1) == "<" or not is_project_header(root, header):
             continue

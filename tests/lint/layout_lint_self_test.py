@@ -80,7 +80,7 @@ class LayoutLintTest(unittest.TestCase):
 
     def test_cuda_outside_its_folder(self):
         self.source("common/kernels/cpu/linear.cc", "<cuda_runtime.h>")
-        self.assert_found("only common/kernels/cuda knows CUDA")
+        self.assert_found("only common/kernels/cuda and common/nccl know CUDA")
 
     def test_long_header(self):
         self.write("common/base/long.h", HEADER + "\n" * 198)

@@ -2,16 +2,19 @@
 
 #include <signal.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "common/kernels/cuda/launch.h"
 #include "common/kernels/cuda/product_kernel.h"
@@ -30,6 +33,30 @@ namespace m1 {
 bool OnRealGpu() { return false; }
 
 }  // namespace m1
+
+namespace m1::cuda {
+namespace {
+
+// What a stream was given and has not done. Work that gives false cannot be done yet.
+struct WorkQueue {
+  std::deque<SimulatedWork> work;
+  uint64_t num_done = 0;
+
+  uint64_t end() const { return num_done + work.size(); }
+};
+
+}  // namespace
+}  // namespace m1::cuda
+
+// Transfer streams; a null stream is the one of kernels.
+struct CUstream_st {
+  std::shared_ptr<m1::cuda::WorkQueue> queue = std::make_shared<m1::cuda::WorkQueue>();
+};
+
+struct CUevent_st {
+  std::shared_ptr<m1::cuda::WorkQueue> queue;
+  uint64_t mark = 0;
+};
 
 namespace m1::cuda {
 namespace {
@@ -55,6 +82,7 @@ class SimulatedGpu {
   }
 
   LaunchError Allocate(size_t bytes, void** data) {
+    const std::lock_guard lock(mutex_);
     const size_t pages = (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
     if (stats_.allocated_bytes + static_cast<int64_t>(bytes) > kSimulatedGpuBytes ||
         pages > kAddressBytes - used_) {
@@ -69,29 +97,65 @@ class SimulatedGpu {
   }
 
   void Free(void* data) {
+    const std::lock_guard lock(mutex_);
     const auto block = blocks_.find(data);
     if (block == blocks_.end()) return;
-    Drain();
+    Advance(*kernels_, kernels_->end());
     memory_.RemoveDevice(data);
     stats_.allocated_bytes -= static_cast<int64_t>(block->second);
     madvise(data, block->second, MADV_DONTNEED);
     blocks_.erase(block);
   }
 
-  LaunchError Enqueue(std::function<void()> work) {
-    queue_.push_back(std::move(work));
-    return State();
+  std::shared_ptr<WorkQueue> QueueOf(Stream stream) {
+    return stream == nullptr ? kernels_ : stream->queue;
   }
 
-  // Does all that was enqueued, up to a fault.
-  LaunchError Drain() {
-    if (State() != 0 || queue_.empty()) return State();
-    Protect(PROT_READ | PROT_WRITE);
-    for (const std::function<void()>& work : std::exchange(queue_, {})) {
-      if (fault_.empty()) work();
-    }
-    Protect(PROT_NONE);
+  LaunchError Enqueue(Stream stream, SimulatedWork work) {
+    const std::lock_guard lock(mutex_);
+    QueueOf(stream)->work.push_back(std::move(work));
     return State();
+  }
+  LaunchError Enqueue(std::function<void()> work) {
+    return Enqueue(nullptr, [work = std::move(work)] {
+      work();
+      return true;
+    });
+  }
+
+  // Does all that the stream was given, up to a fault; waits for what cannot be done yet.
+  LaunchError Drain(Stream stream = nullptr) {
+    while (true) {
+      {
+        const std::lock_guard lock(mutex_);
+        const std::shared_ptr<WorkQueue> queue = QueueOf(stream);
+        if (State() != 0 || Advance(*queue, queue->end())) return State();
+      }
+      usleep(50);
+    }
+  }
+
+  void Record(CUevent_st* event, Stream stream) {
+    const std::lock_guard lock(mutex_);
+    event->queue = QueueOf(stream);
+    event->mark = event->queue->end();
+  }
+  LaunchError Query(const CUevent_st& event, bool* done) {
+    const std::lock_guard lock(mutex_);
+    *done = event.queue == nullptr || Advance(*event.queue, event.mark);
+    return State();
+  }
+  // As of now: the event may be recorded again.
+  LaunchError Wait(Stream stream, const CUevent_st& event) {
+    return Enqueue(stream, [this, queue = event.queue, mark = event.mark] {
+      return queue == nullptr || Advance(*queue, mark);
+    });
+  }
+  void Close(Stream stream) {
+    const std::lock_guard lock(mutex_);
+    stream->queue->num_done = stream->queue->end();
+    stream->queue->work.clear();
+    delete stream;
   }
 
   void Run(const LaunchGrid& grid, const std::function<void(SimulatedThread&)>& kernel) {
@@ -105,12 +169,17 @@ class SimulatedGpu {
   }
 
   void Reset() {
-    queue_.clear();
+    const std::lock_guard lock(mutex_);
+    kernels_->num_done = kernels_->end();
+    kernels_->work.clear();
     fault_.clear();
     lose_device = false;
   }
   const char* fault() const { return fault_.c_str(); }
-  const SimulatedGpuStats& stats() const { return stats_; }
+  SimulatedGpuStats stats() const {
+    const std::lock_guard lock(mutex_);
+    return stats_;
+  }
 
  private:
   LaunchError State() {
@@ -121,15 +190,29 @@ class SimulatedGpu {
   static constexpr size_t kPageBytes = 4096;
   static constexpr size_t kAddressBytes = size_t{1} << 36;
 
+  // Does the queue's work up to the mark. False when some of it cannot be done yet.
+  bool Advance(WorkQueue& queue, uint64_t mark) {
+    if (queue.num_done >= mark) return true;
+    if (depth_++ == 0) Protect(PROT_READ | PROT_WRITE);
+    while (queue.num_done < mark && (!fault_.empty() || queue.work.front()())) {
+      queue.work.pop_front();
+      ++queue.num_done;
+    }
+    if (--depth_ == 0) Protect(PROT_NONE);
+    return queue.num_done >= mark;
+  }
+
   void Protect(int access) {
     if (used_ > 0 && mprotect(base_, used_, access) != 0) std::abort();
   }
 
   std::byte* const base_;
+  mutable std::recursive_mutex mutex_;
+  int depth_ = 0;  // of Advance, which one stream's work may call for another's
   size_t used_ = 0;
   SimulatedMemory memory_;
   std::map<void*, size_t> blocks_;
-  std::vector<std::function<void()>> queue_;
+  const std::shared_ptr<WorkQueue> kernels_ = std::make_shared<WorkQueue>();
   std::string fault_;
   SimulatedGpuStats stats_;
 };
@@ -137,6 +220,13 @@ class SimulatedGpu {
 SimulatedGpu& Gpu() {
   static auto* gpu = new SimulatedGpu;  // outlives tensors of static storage
   return *gpu;
+}
+
+SimulatedWork Copy(void* to, const void* from, size_t bytes) {
+  return [=] {
+    std::memcpy(to, from, bytes);
+    return true;
+  };
 }
 
 template <typename Args, typename Body>
@@ -185,6 +275,9 @@ LaunchError LaunchQuantize(const QuantizeRowsArgs<Act>& args, int rows) {
 SimulatedGpuStats GetSimulatedGpuStats() { return Gpu().stats(); }
 void LoseSimulatedGpu() { lose_device = true; }
 void ResetSimulatedGpu() { Gpu().Reset(); }
+LaunchError EnqueueSimulated(Stream stream, SimulatedWork work) {
+  return Gpu().Enqueue(stream, std::move(work));
+}
 
 // runtime.h
 LaunchError OpenStream(Stream* stream) {
@@ -192,7 +285,9 @@ LaunchError OpenStream(Stream* stream) {
   *stream = nullptr;
   return 0;
 }
-void CloseStream(Stream) {}
+void CloseStream(Stream stream) {
+  if (stream != nullptr) Gpu().Close(stream);
+}
 LaunchError AllocateDevice(size_t bytes, void** data) { return Gpu().Allocate(bytes, data); }
 void FreeDevice(void* data) { Gpu().Free(data); }
 LaunchError AvailableDeviceBytes(size_t* bytes) {
@@ -207,18 +302,33 @@ void FreePinned(void* data) { std::free(data); }
 LaunchError CopyFromPinned(void* device, const void* pinned, size_t bytes, Stream) {
   return Gpu().Enqueue([=] { std::memcpy(device, pinned, bytes); });
 }
-LaunchError ToDevice(void* device, const void* host, size_t bytes, Stream) {
-  const LaunchError error = Gpu().Enqueue([=] { std::memcpy(device, host, bytes); });
-  return error != 0 ? error : Gpu().Drain();
+LaunchError ToDevice(void* device, const void* host, size_t bytes, Stream stream) {
+  const LaunchError error = Gpu().Enqueue(stream, Copy(device, host, bytes));
+  return error != 0 ? error : Gpu().Drain(stream);
 }
-LaunchError ToHost(void* host, const void* device, size_t bytes, Stream) {
-  const LaunchError error = Gpu().Enqueue([=] { std::memcpy(host, device, bytes); });
-  return error != 0 ? error : Gpu().Drain();
+LaunchError ToHost(void* host, const void* device, size_t bytes, Stream stream) {
+  const LaunchError error = Gpu().Enqueue(stream, Copy(host, device, bytes));
+  return error != 0 ? error : Gpu().Drain(stream);
 }
 LaunchError FillZero(void* device, size_t bytes, Stream) {
   return Gpu().Enqueue([=] { std::memset(device, 0, bytes); });
 }
-LaunchError Synchronize(Stream) { return Gpu().Drain(); }
+LaunchError Synchronize(Stream stream) { return Gpu().Drain(stream); }
+LaunchError OpenTransferStream(Stream* stream) {
+  *stream = new CUstream_st;
+  return 0;
+}
+LaunchError NewEvent(Event* event) {
+  *event = new CUevent_st;
+  return 0;
+}
+void FreeEvent(Event event) { delete event; }
+LaunchError RecordEvent(Event event, Stream stream) {
+  Gpu().Record(event, stream);
+  return 0;
+}
+LaunchError WaitEvent(Stream stream, Event event) { return Gpu().Wait(stream, *event); }
+LaunchError QueryEvent(Event event, bool* done) { return Gpu().Query(*event, done); }
 const char* ErrorName(LaunchError error) {
   switch (error) {
     case kFault:

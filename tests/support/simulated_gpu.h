@@ -1,14 +1,18 @@
 // A GPU in the simulator of cuda_simulator.h: defines launch.h and runtime.h, for tests that run
-// CudaKernelBackend without a GPU. There is one, with one stream, and one thread uses it.
+// CudaKernelBackend without a GPU. There is one; any thread may use it. All backends share one
+// stream of kernels, so that the order between two of them is not simulated; transfer streams are
+// their own.
 //
-// There being one stream, order between streams is not simulated. Nothing that is enqueued happens
-// before somebody waits: what reads results, or reuses memory, too early fails here and not once in
-// a while. The host cannot touch the device's memory (it would end with SIGSEGV), kernels not the
-// host's. A fault of a kernel is an error that sticks, as on a GPU. Processes with --device cuda
-// have such a fault when they get SIGUSR1.
+// Nothing that is enqueued happens before somebody waits or asks: what reads results, or reuses
+// memory, too early fails here and not once in a while. The host cannot touch the device's memory
+// (it would end with SIGSEGV), kernels not the host's. A fault of a kernel is an error that sticks,
+// as on a GPU. Processes with --device cuda have such a fault when they get SIGUSR1.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+
+#include "common/kernels/cuda/launch.h"
 
 namespace m1::cuda {
 
@@ -28,5 +32,10 @@ void LoseSimulatedGpu();
 
 // The fault is forgotten, and what was enqueued: for tests of faults.
 void ResetSimulatedGpu();
+
+// Work that a fake of a library does on the device, where it may touch its memory; false when it
+// cannot be done yet: it and what the stream was given after it are tried again later.
+using SimulatedWork = std::function<bool()>;
+[[nodiscard]] LaunchError EnqueueSimulated(Stream stream, SimulatedWork work);
 
 }  // namespace m1::cuda

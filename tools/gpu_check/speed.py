@@ -160,7 +160,7 @@ def decode_and_prefill(programs, plan, checkpoints, name, limits):
 def exchange_cost(programs, plan, checkpoints, name, inproc):
     """A stage: 2 expert workers on the same GPU, reached by one transport, against one process. `inproc()`: its figures."""
     if not has_transport(programs, name):
-        raise Skip("these programs do not offer it")
+        raise Skip("NCCL refuses two ranks on one GPU")
     base = inproc()
     if not base:
         raise Skip("there is nothing to compare with: see the stage of one process")

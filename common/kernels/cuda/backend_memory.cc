@@ -20,6 +20,11 @@ absl::StatusOr<std::unique_ptr<KernelBackend>> CreateCudaBackend(DeviceFaultHand
   return std::make_unique<cuda::CudaKernelBackend>(stream, std::move(on_fault));
 }
 
+CUstream_st* StreamOf(const KernelBackend& backend) {
+  M1_CHECK(backend.device_kind() == DeviceKind::kCuda);
+  return static_cast<const cuda::CudaKernelBackend&>(backend).stream();
+}
+
 namespace cuda {
 namespace {
 

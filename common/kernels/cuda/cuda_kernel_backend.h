@@ -32,6 +32,7 @@ class CudaKernelBackend final : public KernelBackend {
   DeviceKind device_kind() const override { return DeviceKind::kCuda; }
   std::string name() const override { return "cuda"; }
   absl::Status CheckModel(const ModelShape& shape) const override;  // model_check.cc
+  Stream stream() const { return stream_; }
 
   // backend_memory.cc
   Tensor NewTensor(DType dtype, const Shape& shape) override;

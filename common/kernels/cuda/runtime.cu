@@ -57,6 +57,26 @@ LaunchError FillZero(void* device, size_t bytes, Stream stream) {
 
 LaunchError Synchronize(Stream stream) { return Forget(cudaStreamSynchronize(stream)); }
 
+LaunchError OpenTransferStream(Stream* stream) {
+  int least = 0;
+  int greatest = 0;
+  const cudaError_t error = cudaDeviceGetStreamPriorityRange(&least, &greatest);
+  if (error != cudaSuccess) return error;
+  return cudaStreamCreateWithPriority(stream, cudaStreamNonBlocking, greatest);
+}
+
+LaunchError NewEvent(Event* event) {
+  return cudaEventCreateWithFlags(event, cudaEventDisableTiming);
+}
+void FreeEvent(Event event) { cudaEventDestroy(event); }
+LaunchError RecordEvent(Event event, Stream stream) { return cudaEventRecord(event, stream); }
+LaunchError WaitEvent(Stream stream, Event event) { return cudaStreamWaitEvent(stream, event, 0); }
+LaunchError QueryEvent(Event event, bool* done) {
+  const cudaError_t error = cudaEventQuery(event);
+  *done = error == cudaSuccess;
+  return error == cudaErrorNotReady ? cudaSuccess : error;
+}
+
 const char* ErrorName(LaunchError error) {
   return cudaGetErrorName(static_cast<cudaError_t>(error));
 }

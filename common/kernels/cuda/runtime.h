@@ -7,6 +7,8 @@
 
 #include "common/kernels/cuda/launch.h"
 
+struct CUevent_st;
+
 namespace m1::cuda {
 
 // A stream of the first GPU.
@@ -33,6 +35,21 @@ void FreePinned(void* data);
 
 // Waits for all that was enqueued.
 [[nodiscard]] LaunchError Synchronize(Stream stream);
+
+// A stream for what must not queue behind kernels: of the highest priority, asked about and never
+// waited for. Ended by CloseStream.
+[[nodiscard]] LaunchError OpenTransferStream(Stream* stream);
+
+// A mark in a stream's work.
+using Event = CUevent_st*;
+[[nodiscard]] LaunchError NewEvent(Event* event);
+void FreeEvent(Event event);
+// The mark stands behind all that the stream was given up to now.
+[[nodiscard]] LaunchError RecordEvent(Event event, Stream stream);
+// What the stream is given from now on begins after the mark's work.
+[[nodiscard]] LaunchError WaitEvent(Stream stream, Event event);
+// Whether the work before the mark is done. Does not wait.
+[[nodiscard]] LaunchError QueryEvent(Event event, bool* done);
 
 // "cudaErrorInvalidValue"
 const char* ErrorName(LaunchError error);

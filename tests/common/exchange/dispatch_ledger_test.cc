@@ -114,6 +114,37 @@ TEST_F(DispatchLedgerTest, PairsWithoutHostWaitForOne) {
   EXPECT_EQ(Out(), expected_);
 }
 
+TEST_F(DispatchLedgerTest, RowsThatAreElsewhereAreTakenByWhoKnowsThem) {
+  directory_.Add(1, {0, 1, 2, 3, 4, 5});
+  ledger_.Begin(Batch());
+  const ExpertShipment shipment = *Assign().front();
+  FrameHeader header;
+  header.kind = FrameKind::kCombine;
+  header.dtype = DType::kF32;
+  header.id = shipment.id;
+  header.layer = 4;
+  header.hidden = 1;
+  header.num_pairs = static_cast<int32_t>(shipment.pairs.size());
+  header.device_slot = 0;
+  std::vector<int32_t> taken;
+  absl::Status result = absl::InternalError("the device");
+  const auto take = [&](std::span<const int32_t> out_indices) {
+    taken.assign(out_indices.begin(), out_indices.end());
+    return result;
+  };
+  EXPECT_EQ(ledger_.Complete(1, header, take).status(), result);
+  EXPECT_FALSE(ledger_.done());
+  result = absl::OkStatus();
+  ASSERT_OK_AND_ASSIGN(const bool is_taken, ledger_.Complete(1, header, take));
+  EXPECT_TRUE(is_taken);
+  EXPECT_EQ(taken, shipment.out_indices);
+  EXPECT_TRUE(ledger_.done());
+  taken.clear();
+  ASSERT_OK_AND_ASSIGN(const bool doubled, ledger_.Complete(1, header, take));
+  EXPECT_FALSE(doubled);
+  EXPECT_TRUE(taken.empty());
+}
+
 TEST_F(DispatchLedgerTest, LostPeersPairsGoAgainAndLateAnswersAreIgnored) {
   directory_.Add(1, {0, 1, 2, 3, 4, 5});
   ledger_.Begin(Batch());

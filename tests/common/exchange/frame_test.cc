@@ -83,6 +83,29 @@ TEST(FrameTest, DispatchSurvivesEveryCutIntoPieces) {
   }
 }
 
+TEST(FrameTest, RowsInASlotAreNotInTheFrame) {
+  const Sample sample;
+  const DispatchSlice slice = {ConstTensorView(nullptr, DType::kBf16, {3, 4}), sample.row_indices,
+                               sample.pairs};
+  FrameHeader header = DispatchHeader(9, 5, slice);
+  header.device_slot = 15;
+  Bytes frame(static_cast<size_t>(header.frame_bytes()));
+  ASSERT_EQ(frame.size(), 64U + 3 * 8);
+  WriteDispatch(header, slice, frame.data());
+  EXPECT_EQ(frame[40], std::byte{16});
+  ByteChunks bytes{std::span<const std::byte>(frame)};
+  FrameHeader read;
+  ASSERT_OK(ReadFrameHeader(&bytes, &read));
+  EXPECT_EQ(read.device_slot, 15);
+  EXPECT_FALSE(read.rows_in_frame());
+  std::vector<RowExpert> pairs(3);
+  ASSERT_OK(ReadDispatchPairs(&bytes, read.num_rows, pairs));
+  EXPECT_EQ(pairs[2].expert, 31);
+  const FrameHeader answer = CombineHeader(read);
+  EXPECT_EQ(answer.device_slot, 15);
+  EXPECT_EQ(answer.frame_bytes(), 64);
+}
+
 TEST(FrameTest, EmptyDispatchIsAFrame) {
   Sample sample;
   sample.row_indices.clear();
@@ -190,7 +213,10 @@ TEST(FrameTest, RefusesMalformedFramesNamingTheField) {
       {"one pair more", put(28, 4), "its header says"},
       {"code in a dispatch", put(32, 3), "code 3"},
       {"message in a dispatch", put(36, 8), "message_bytes 8"},
-      {"padding", put_byte(40, 1), "not zero"},
+      {"slot too high", put(40, 17), "place of rows 17, want 0 to 16"},
+      {"negative slot", put(40, -1), "place of rows -1"},
+      {"rows here and in a slot", put(40, 1), "frame of 104 bytes, its header says 88"},
+      {"padding", put_byte(44, 1), "not zero"},
       {"padding end", put_byte(63, 1), "not zero"},
       {"row too high", put(80, 2), "pair's row 2, want 0 to 1"},
       {"negative row", put(80, -1), "pair's row -1"},
