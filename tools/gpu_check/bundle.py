@@ -26,8 +26,8 @@ BENCH = "gpu_bench"  # where it is built
 FILES = ("models/tiny/config.json", "models/tiny/generation_config.json", "models/tiny/tokenizer.json",
          "models/tiny/tokenizer_config.json", "models/tiny/model.safetensors", "models/tiny/eval.jsonl", "models/bench/config.json",
          "models/wide/config.json", "scripts/gpu_check.sh")
-FOLDERS = {"tools/gpu_check": (".py", ".md"), "tests/golden/mini-bf16": (".json", ".safetensors"),
-           "tests/golden/sampling": (".json", ".safetensors")}
+FOLDERS = ("tools/gpu_check", "tests/golden/mini-bf16")
+NAMED = re.compile(rb"(?:tests/golden|models)/[\w./-]*\w")  # what a test reads, by the words in it
 # The driver's, and what is too large: the machine has them.
 NOT_OURS = re.compile(r"^(libcuda|libnvidia-.*|libnccl)\.so")
 # Of the C library, whether our programs name them or not: the driver does, and they must be of one version.
@@ -130,11 +130,27 @@ def check_self_contained(programs, out):
                 raise BundleError(f"{os.path.basename(program)}: {line.strip()} is not of the bundle")
 
 
-def copy_tree_files(tree, out):
-    paths = list(FILES)
-    for folder, suffixes in FOLDERS.items():
-        paths += [os.path.join(folder, name) for name in os.listdir(os.path.join(tree, folder)) if name.endswith(suffixes)]
-    for path in paths:
+def named_files(tree, program):
+    """Files of the tree that a program names: a folder stands for all in it."""
+    with open(program, "rb") as file:
+        named = {match.decode() for match in NAMED.findall(file.read())}
+    paths = set()
+    for path in named:
+        at = os.path.join(tree, path)
+        if os.path.isdir(at):
+            paths |= {os.path.join(path, name) for name in all_files(at)}
+        elif os.path.isfile(at):
+            paths.add(path)
+    return paths
+
+
+def copy_tree_files(tree, programs, out):
+    paths = set(FILES)
+    for folder in FOLDERS:
+        paths |= {os.path.join(folder, name) for name in all_files(os.path.join(tree, folder)) if "__pycache__" not in name}
+    for program in programs:
+        paths |= named_files(tree, program)
+    for path in sorted(paths):
         os.makedirs(os.path.join(out, os.path.dirname(path)), exist_ok=True)
         shutil.copy(os.path.join(tree, path), os.path.join(out, path))
 
@@ -142,14 +158,13 @@ def copy_tree_files(tree, out):
 def make_folder(tree, build, tests, programs, out):
     """The unpacked bundle."""
     shutil.rmtree(out, ignore_errors=True)
-    added = [add_program(os.path.join(build, "bin", name), out, "bin") for name in programs]
-    commands = []
-    for test in tests:
-        added.append(add_program(test.command[0], out, "gpu_tests"))
-        commands.append({"name": test.name, "command": [os.path.relpath(added[-1], out), *test.command[1:]]})
-    add_libraries(added, out)
-    check_self_contained(added, out)
-    copy_tree_files(tree, out)
+    servers = [add_program(os.path.join(build, "bin", name), out, "bin") for name in programs]
+    test_programs = [add_program(test.command[0], out, "gpu_tests") for test in tests]
+    commands = [{"name": test.name, "command": [os.path.relpath(program, out), *test.command[1:]]}
+                for test, program in zip(tests, test_programs)]
+    add_libraries(servers + test_programs, out)
+    check_self_contained(servers + test_programs, out)
+    copy_tree_files(tree, test_programs, out)
     manifest = {"format": 1, "commit": call("git", "-C", tree, "describe", "--always", "--dirty").strip(), "tests": commands,
                 "files": {path: sha256(os.path.join(out, path)) for path in all_files(out)}}
     with open(os.path.join(out, MANIFEST), "w", encoding="utf-8") as file:

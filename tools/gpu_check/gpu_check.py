@@ -65,13 +65,13 @@ def unpacked(path, scratch):
     return os.path.join(scratch, "gpu_bundle")
 
 
-def machine(setup, simulated):
+def machine(setup):
     """A stage: what this is. Without a GPU all that follows would say nothing."""
     facts = {"cpus": os.cpu_count(), "kernel": platform.release(), "libc": "-".join(platform.libc_ver()),
              "python": platform.python_version()}
     with open("/proc/meminfo", encoding="utf-8") as file:
         facts["memory_gib"] = int(next(line for line in file if line.startswith("MemTotal")).split()[1]) >> 20
-    if simulated:
+    if setup.programs.worker_kind:
         return facts | {"gpu": "simulated"}
     smi = shutil.which("nvidia-smi", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/bin", "/usr/local/nvidia/bin"]))
     if not smi:
@@ -122,15 +122,15 @@ def driver_folders():
                                "/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64"]))
 
 
-def stages(setup, plan, checkpoints, report, simulated):
+def stages(setup, plan, checkpoints, report, scratch):
     """[(name, key of its limit, work)], in order: first whether answers are right, then how fast they are."""
     programs = setup.programs
-    result = [("machine", "machine", lambda: machine(setup, simulated)),
+    result = [("machine", "machine", lambda: machine(setup)),
               ("programs", "programs", lambda: start_all(setup, checkpoints))]
     for test in setup.tests:
         result.append((f"test: {test.name}", "tests", functools.partial(correctness.run_test, programs, test)))
     result += [("recorded answers of the embedded model", "recorded", lambda: correctness.recorded_answers(programs, plan)),
-               ("golden: mini-bf16", "score", lambda: correctness.golden_logprobs(programs, plan)),
+               ("golden: mini-bf16", "score", lambda: correctness.golden_logprobs(programs, plan, scratch)),
                ("logprobs against the CPU", "score", lambda: correctness.against_cpu(programs, plan, correctness.MODEL))]
     result += [(name, "one answer", work) for name, work in correctness.one_answer_stages(programs, plan)]
     return result + speed_stages(programs, plan, checkpoints, report) + [
@@ -199,7 +199,7 @@ def main():
                         {"commit": commit(setup), "simulated": flags.simulated}, clean_up=setup.programs.kill_all)
         checkpoints = speed.Checkpoints(setup.programs, plan.speed.checkpoints, scratch)
         try:
-            run(stages(setup, plan, checkpoints, report, flags.simulated), report, plan, flags.only)
+            run(stages(setup, plan, checkpoints, report, scratch), report, plan, flags.only)
         finally:
             setup.programs.kill_all()
             checkpoints.stop()

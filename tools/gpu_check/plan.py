@@ -28,6 +28,7 @@ class Plan:
     answer_tokens: int  # of them at most
     golden_tokens: int  # longest prompt of a golden that is scored
     golden_cases: int
+    golden_correlation: float  # of probabilities, at least
     score_tokens: tuple  # lengths of random prompts scored on CPU and GPU
     least_rows: float  # of a step, on average, when all is asked at once: else nothing ran together
     kill_after_rows: int  # computed: all prompts, and less than all answers
@@ -45,6 +46,7 @@ FULL = Plan(
     answer_tokens=10000,
     golden_tokens=300,
     golden_cases=100,
+    golden_correlation=0.998,
     score_tokens=(130, 400, 1100),
     least_rows=4,
     kill_after_rows=5500,
@@ -57,7 +59,7 @@ FULL = Plan(
 
 SIMULATED = Plan(
     lengths=(2, 17), new_tokens=(3,), step_tokens=(7,), layouts=("shm", "nccl"), questions=1, answer_tokens=2, golden_tokens=5,
-    golden_cases=1, score_tokens=(20,), attention_flags=("--max_sequences=4", "--kv_bytes=2097152", "--exchange_timeout=120s"),
+    golden_cases=1, golden_correlation=0.99, score_tokens=(20,), attention_flags=("--max_sequences=4", "--kv_bytes=2097152", "--exchange_timeout=120s"),
     least_rows=1, kill_after_rows=1,
     speed=Speed(decode=(1,), prefill=(4,), exchange=("decode_1",), answer_tokens=3, repeats=1, prefill_tokens=4, warm_up_tokens=2,
                 checkpoints={name: ("models/tiny/config.json", None, 1e8) for name in ("bench", "layer_pair")}),

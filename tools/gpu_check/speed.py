@@ -9,7 +9,7 @@ import threading
 
 from correctness import INPROC, LAYOUTS, has_transport
 from programs import Cluster
-from report import Failed, Skip
+from report import Failed, OutOfTime, Skip
 
 FEWER_EXPERTS, FEWER_EXPERTS_BYTES = 4, 10e9  # of the layer pair, where the disk is small
 
@@ -119,10 +119,15 @@ def figure_names(plan):
 def measure(programs, model, layout, plan, names):
     """{figure: tokens a second}. The first requests are not counted: what is made at first use is made."""
     with Cluster(programs, model, layout, attention_flags=plan.attention_flags) as cluster:
-        speed = plan.speed
-        serve(programs, cluster, "--num_prompts=2", f"--input_len={speed.warm_up_tokens}", "--output_len=2")
-        return {name: statistics.median(tokens_per_second(programs, cluster, speed, name, seed)
-                                        for seed in range(speed.repeats if name.startswith("decode") else 1)) for name in names}
+        speed, rates = plan.speed, {}
+        try:
+            serve(programs, cluster, "--num_prompts=2", f"--input_len={speed.warm_up_tokens}", "--output_len=2")
+            for name in names:
+                repeats = speed.repeats if name.startswith("decode") else 1
+                rates[name] = statistics.median(tokens_per_second(programs, cluster, speed, name, seed) for seed in range(repeats))
+        except OutOfTime:
+            raise Failed(f"out of time after {', '.join(rates) or 'nothing'}", **rates) from None
+    return rates
 
 
 def bounds(programs, model, limits):

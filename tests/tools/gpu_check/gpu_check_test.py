@@ -4,6 +4,7 @@ import io
 import json
 import os
 import stat
+import struct
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ import gpu_check  # noqa: E402
 import plan as plans  # noqa: E402
 import programs  # noqa: E402
 import speed  # noqa: E402
+import wide_heads  # noqa: E402
 from report import Clock, Failed, Report, Skip, table  # noqa: E402
 
 
@@ -209,6 +211,25 @@ class SanitizerTest(InFolder):
             self.sanitize("echo 'Error: Device not supported'; exit 1")
 
 
+class WideHeadsTest(InFolder):
+    def test_heads_get_zeros_and_powers_of_two(self):
+        def bf16(*values):
+            return b"".join(struct.pack("<f", value)[2:] for value in values)
+
+        def convert(name, shape, *values):
+            return wide_heads.converted(f"model.layers.0.self_attn.{name}.weight", "BF16", shape, bf16(*values), 2)
+
+        self.assertEqual(convert("v_proj", [2, 1], 3, -5), ([8, 1], bf16(3, -5, 0, 0, 0, 0, 0, 0)))
+        self.assertEqual(convert("q_proj", [2, 1], 3, -5), ([8, 1], bf16(6, -10, 0, 0, 0, 0, 0, 0)))
+        self.assertEqual(convert("norm", [4], 1, 2, 0, 3)[1], bf16(0.5, 1, 0, 0, 0, 0, 0, 0, 0, 1.5, 0, 0, 0, 0, 0, 0))
+        self.assertEqual(convert("o_proj", [1, 4], 1, 2, 3, 4), ([1, 16], bf16(1, 2, 0, 0, 0, 0, 0, 0, 3, 4, 0, 0, 0, 0, 0, 0)))
+        self.assertEqual(convert("other", [2], 1, 2), ([2], bf16(1, 2)))
+        with self.assertRaises(ValueError):
+            convert("norm", [1], 1e-38)
+        with self.assertRaises(ValueError):
+            wide_heads.converted("a.self_attn.q_proj.weight", "F32", [1, 1], b"1234", 1)
+
+
 class SpeedTest(InFolder):
     def test_a_rate_above_its_bound_voids_the_stage(self):
         loads = {"decode_1": {"bytes": 1e9, "pair_flops": 1e9, "fp32_flops": 0},
@@ -256,6 +277,12 @@ class BundleTest(InFolder):
             bundle.check_size(self.path("in"), archive)
             with self.assertRaisesRegex(bundle.BundleError, "largest, unpacked: bin/x"):
                 bundle.check_size(self.path("in"), archive, 10)
+
+    def test_files_that_a_test_names(self):
+        for name in ("tests/golden/a/x.json", "tests/golden/a/b/y", "tests/golden/c/z", "models/m/config.json", "models/m/other"):
+            self.write(name, "1")
+        program = self.write("program", "\0tests/golden/a\0tests/golden/none\0models/m/config.json\0tests/golden/\0")
+        self.assertEqual(bundle.named_files(self.folder, program), {"tests/golden/a/x.json", "tests/golden/a/b/y", "models/m/config.json"})
 
     def test_a_test_that_was_not_built_is_missed(self):
         self.write("build/CTestTestfile.cmake", 'add_test(a_test "/bin/true" "x")\nset_tests_properties(a_test PROPERTIES LABELS gpu)\n'
