@@ -20,7 +20,7 @@ import plan as plans
 import speed
 from bundle import MANIFEST, checked_files, gpu_tests, Test
 from programs import Programs
-from report import Clock, Failed, Report, Skip, table
+from report import Clock, Failed, Report, kernel_table, table
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUDGET_SECONDS = 480
@@ -203,7 +203,8 @@ def main():
         finally:
             setup.programs.kill_all()
             checkpoints.stop()
-    lines = table(report.stages)
+    kernels = kernel_table(report.figures("gpu_bench").get("kernels"))
+    lines = [*table(report.stages), *([""] if kernels else []), *kernels]
     with open(os.path.join(flags.out, "result.md"), "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     print("\n".join(["", *lines, "", f"gpu_check: {'passed' if report.passed() else 'FAILED'} in {clock.elapsed():.0f} s; "

@@ -108,8 +108,10 @@ def _cell(value):
 
 
 def _plain(figures):
-    """Those that fit into a line; lists and tables stay in result.json."""
-    return ", ".join(f"{key} {_cell(value)}" for key, value in figures.items()
+    """Those that fit into a line, and those of objects within; lists stay in result.json."""
+    flat = [(key, value) for outer, inner in figures.items()
+            for key, value in (inner.items() if isinstance(inner, dict) else [(outer, inner)])]
+    return ", ".join(f"{key} {_cell(value)}" for key, value in flat
                      if isinstance(value, (bool, int, float, str)) and len(str(value)) < 60)
 
 
@@ -119,4 +121,15 @@ def table(stages):
     for stage in stages:
         text = stage["why"].splitlines()[0] if stage["why"] else _plain(stage["figures"])
         lines.append(f"| {stage['stage']} | {stage['status']} | {stage['seconds']:.1f} | {text.replace('|', '/')} |")
+    return lines
+
+
+def kernel_table(kernels):
+    """Lines of Markdown, of gpu_bench's figures. No line without them."""
+    if not kernels:
+        return []
+    lines = ["| operation | size | us | GB/s | of the copy bandwidth | T/s | of the peak |", "|---|---|---|---|---|---|---|"]
+    for one in kernels:
+        lines.append(f"| {one['op']} | {one['size']} | {one['us']:.2f} | {one['gb_per_s']:.0f} | {one['bandwidth_percent']:.0f} % | "
+                     f"{one['tera_per_s']:.1f} | {one['peak_percent']:.0f} % |")
     return lines

@@ -21,7 +21,7 @@ import plan as plans  # noqa: E402
 import programs  # noqa: E402
 import speed  # noqa: E402
 import wide_heads  # noqa: E402
-from report import Clock, Failed, Report, Skip, table  # noqa: E402
+from report import Clock, Failed, Report, Skip, kernel_table, table  # noqa: E402
 
 
 class InFolder(unittest.TestCase):
@@ -116,6 +116,16 @@ class ReportTest(InFolder):
         lines = table([{"stage": "a", "status": "pass", "why": "", "seconds": 1.25, "figures": {"rate": 12345.678, "list": [1]}},
                        {"stage": "b", "status": "fail", "why": "x | y\nmore", "seconds": 0, "figures": {}}])
         self.assertEqual(lines[2:], ["| a | pass | 1.2 | rate 1.235e+04 |", "| b | fail | 0.0 | x / y |"])
+
+
+    def test_figures_of_gpu_bench(self):
+        kernels = [{"op": "Linear", "size": "8 x 64", "us": 1.234, "gb_per_s": 4000.4, "bandwidth_percent": 89.9, "tera_per_s": 1.25,
+                    "peak": "bf16 mma", "peak_percent": 0.4}]
+        self.assertEqual(kernel_table(kernels)[2:], ["| Linear | 8 x 64 | 1.23 | 4000 | 90 % | 1.2 | 0 % |"])
+        self.assertEqual(kernel_table(None), [])
+        line = table([{"stage": "gpu_bench", "status": "pass", "why": "", "seconds": 1,
+                       "figures": {"ceilings": {"copy_gb_per_s": 4000.0}, "kernels": kernels}}])[2]
+        self.assertEqual(line, "| gpu_bench | pass | 1.0 | copy_gb_per_s 4000 |")
 
 
 ANSWER = """{"prompt":{"tokens":[]}}
