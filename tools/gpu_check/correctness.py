@@ -218,7 +218,7 @@ class OneAnswer:
 
     def _need_baseline(self):
         if self.baseline is None:
-            raise Skip("there is nothing to compare with: see the stage \"one answer: alone\"")
+            raise Failed("there is nothing to compare with: see the stage \"one answer: alone\"")
 
 
 def one_answer_stages(programs, plan):

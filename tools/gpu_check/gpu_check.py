@@ -25,6 +25,7 @@ from report import Clock, Failed, Report, kernel_table, table
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUDGET_SECONDS = 480
 DEFAULT_LIMIT = 120  # seconds of a stage
+CHECKPOINT_STAGES = ("decode and prefill", "layer pair")  # keys of their limits
 SIMULATED_KIND, SIMULATED_TEST = "-simulated-gpu", "simulated_gpu_test"
 
 
@@ -108,12 +109,6 @@ def programs_start(setup):
     return figures
 
 
-def start_all(setup, checkpoints):
-    figures = programs_start(setup)
-    checkpoints.start()
-    return figures
-
-
 def driver_folders():
     """Where libcuda lies: the bundle's loader has no cache of its own."""
     cache = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=False).stdout if shutil.which("ldconfig") else ""
@@ -126,7 +121,7 @@ def stages(setup, plan, checkpoints, report, scratch):
     """[(name, key of its limit, work)], in order: first whether answers are right, then how fast they are."""
     programs = setup.programs
     result = [("machine", "machine", lambda: machine(setup)),
-              ("programs", "programs", lambda: start_all(setup, checkpoints))]
+              ("programs", "programs", lambda: programs_start(setup))]
     for test in setup.tests:
         result.append((f"test: {test.name}", "tests", functools.partial(correctness.run_test, programs, test)))
     result += [("recorded answers of the embedded model", "recorded", lambda: correctness.recorded_answers(programs, plan)),
@@ -150,13 +145,19 @@ def speed_stages(programs, plan, checkpoints, report):
                       lambda: speed.decode_and_prefill(programs, plan, checkpoints, "layer_pair", limits))]
 
 
-def run(all_stages, report, plan, only):
-    """The first two always, since the others need them: without programs nothing else is tried."""
+def chosen(all_stages, only):
+    """The first two always, since the others need them."""
+    return [stage for index, stage in enumerate(all_stages) if index < 2 or any(part in stage[0] for part in only.split(","))]
+
+
+def run(all_stages, report, plan, checkpoints):
+    """Without programs nothing else is tried. Checkpoints are made by them, meanwhile."""
     for index, (name, key, work) in enumerate(all_stages):
-        if index < 2 or any(part in name for part in only.split(",")):
-            report.run(name, plan.limits.get(key, DEFAULT_LIMIT), work)
+        report.run(name, plan.limits.get(key, DEFAULT_LIMIT), work)
         if index == 1 and report.stages[-1]["status"] != "pass":
             return
+        if index == 1 and any(key in CHECKPOINT_STAGES for _, key, _ in all_stages):
+            checkpoints.start()
 
 
 def commit(setup):
@@ -199,7 +200,7 @@ def main():
                         {"commit": commit(setup), "simulated": flags.simulated}, clean_up=setup.programs.kill_all)
         checkpoints = speed.Checkpoints(setup.programs, plan.speed.checkpoints, scratch)
         try:
-            run(stages(setup, plan, checkpoints, report, scratch), report, plan, flags.only)
+            run(chosen(stages(setup, plan, checkpoints, report, scratch), flags.only), report, plan, checkpoints)
         finally:
             setup.programs.kill_all()
             checkpoints.stop()

@@ -168,6 +168,6 @@ def exchange_cost(programs, plan, checkpoints, name, inproc):
         raise Skip("NCCL refuses two ranks on one GPU")
     base = inproc()
     if not base:
-        raise Skip("there is nothing to compare with: see the stage of one process")
+        raise Failed("there is nothing to compare with: see the stage of one process")
     rates = measure(programs, checkpoints.folder("bench"), LAYOUTS[name], plan, plan.speed.exchange)
     return rates | {f"{key}_of_inproc": rate / base[key] for key, rate in rates.items()}
