@@ -15,24 +15,6 @@ namespace {
 
 constexpr char kModel[] = "tests/golden/mini-bf16";
 
-// Penalties, bias, mask and truncation in turns.
-void SetSampling(size_t request, SequenceStart& start) {
-  SamplingParams& sampling = start.sampling;
-  sampling.top_p = request % 4 == 1 ? 0.95F : 1.0F;
-  sampling.top_k = request % 8 == 7 ? 40 : 0;
-  sampling.min_p = request % 8 == 5 ? 0.05F : 0.0F;
-  if (request % 3 == 0) {
-    sampling.repetition_penalty = 1.2F;
-    sampling.presence_penalty = 0.3F;
-  }
-  if (request % 5 == 0) {
-    sampling.frequency_penalty = 0.4F;
-    sampling.logit_bias = {{5, 3.0F}, {7, -100.0F}};
-    start.stop_token_ids = {5, 11, 13};
-    start.min_new_tokens = 15;
-  }
-}
-
 // Greedy and sampled, lengths 1 to 1100.
 std::vector<SequenceStart> Requests() {
   std::mt19937 random(11);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +18,7 @@
 #include <utility>
 
 #include "common/kernels/cuda/launch.h"
+#include "common/kernels/cuda/measure.h"
 #include "common/kernels/cuda/product_kernel.h"
 #include "common/kernels/cuda/quant_kernel.h"
 #include "common/kernels/cuda/quant_rows_kernel.h"
@@ -450,6 +452,51 @@ LaunchError LaunchScore(const ScoreArgs& args, Stream) {
 LaunchError LaunchLightning(const LightningArgs<Bf16>& args, LightningRows rows, Stream) {
   return rows == LightningRows::kDecode ? LaunchBody<LightningDecode>(GridOf(args, rows), args)
                                         : LaunchBody<LightningPrompt>(GridOf(args, rows), args);
+}
+
+// measure.h: times are those of the simulator.
+LaunchError DescribeGpu(GpuDescription* description) {
+  std::strcpy(description->name, "simulated GPU");
+  description->capability = 0;
+  description->multiprocessors = 1;
+  return 0;
+}
+struct Stopwatch {
+  std::chrono::steady_clock::time_point begin;
+  std::chrono::steady_clock::time_point end;
+};
+LaunchError OpenStopwatch(Stopwatch** stopwatch) {
+  *stopwatch = new Stopwatch;
+  return 0;
+}
+void CloseStopwatch(Stopwatch* stopwatch) { delete stopwatch; }
+LaunchError StartStopwatch(Stopwatch* stopwatch, Stream) {
+  return Gpu().Enqueue([=] { stopwatch->begin = std::chrono::steady_clock::now(); });
+}
+LaunchError StopStopwatch(Stopwatch* stopwatch, Stream) {
+  return Gpu().Enqueue([=] { stopwatch->end = std::chrono::steady_clock::now(); });
+}
+LaunchError ReadStopwatch(const Stopwatch& stopwatch, double* seconds) {
+  const LaunchError error = Gpu().Drain();
+  *seconds = std::chrono::duration<double>(stopwatch.end - stopwatch.begin).count();
+  return error;
+}
+LaunchError CopyOnDevice(void* to, const void* from, size_t bytes, Stream) {
+  return Gpu().Enqueue([=] { std::memcpy(to, from, bytes); });
+}
+LaunchError LaunchPeak(PeakKind kind, const PeakArgs& args, Stream) {
+  switch (kind) {
+    case PeakKind::kBf16:
+      return LaunchBody<Peak<PeakKind::kBf16>>(MeasureGrid(args), args);
+    case PeakKind::kInt8:
+      return LaunchBody<Peak<PeakKind::kInt8>>(MeasureGrid(args), args);
+    case PeakKind::kFloat:
+      return LaunchBody<Peak<PeakKind::kFloat>>(MeasureGrid(args), args);
+  }
+  return kInvalidValue;
+}
+LaunchError LaunchReadAll(const ReadArgs& args, Stream) {
+  return LaunchBody<ReadAll>(MeasureGrid(args), args);
 }
 
 }  // namespace m1::cuda

@@ -80,10 +80,12 @@ def gpu_bench(programs):
     """A stage: every kernel beside what the GPU copies and multiplies now."""
     if not os.path.exists(programs.path("gpu_bench")):
         raise Skip("these programs have no gpu_bench")
-    code, output = programs.call(programs.command("gpu_bench", "--json"), "gpu_bench.log")
+    figures = os.path.join(programs.logs, "gpu_bench.json")
+    code, output = programs.call(programs.command("gpu_bench", f"--json={figures}"), "gpu_bench.log")
     if code != 0:
         raise Failed(f"gpu_bench ended with {code}: {output[-500:]}")
-    return json.loads(output[output.index("{"):])
+    with open(figures, encoding="utf-8") as file:
+        return json.load(file)
 
 
 def gpu_limits(figures):
@@ -91,7 +93,9 @@ def gpu_limits(figures):
     found = figures()
     if not found:
         return {}
-    return {"bytes_per_s": found["copy_gb_per_s"] * 1e9, "flops_per_s": found["peak_tflops"] * 1e12}
+    ceilings = found["ceilings"]
+    return {"bytes_per_s": max(ceilings["copy_gb_per_s"], ceilings["read_gb_per_s"]) * 1e9,
+            "flops_per_s": ceilings["bf16_mma_tera_per_s"] * 1e12}
 
 
 def serve(programs, cluster, *flags):

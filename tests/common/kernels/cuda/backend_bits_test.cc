@@ -194,7 +194,7 @@ TEST_F(CudaBitsTest, ExpertsGiveARowTheSameInAnyGroup) {
   const Tensor x = OnGpu(RandomMatrix(DType::kBf16, {most, sizes.hidden}, 1, -1));
   for (const int64_t format : {-1, 0, 32, 64}) {  // bf16, or integers
     std::vector<MatrixView> w;
-    for (const uint64_t seed : {11, 12, 13}) {
+    for (const uint64_t seed : {11U, 12U, 13U}) {
       const int64_t n = seed == 12 ? sizes.hidden : sizes.intermediate;
       const int64_t k = seed == 12 ? sizes.intermediate : sizes.hidden;
       w.push_back(format < 0 ? Keep(RandomWeights(DType::kBf16, n, k, seed))
