@@ -42,7 +42,10 @@ ForwardPass::ForwardPass(const ModelConfig& config, const AttentionWeights& weig
       workspace_(
           config, options.activation_dtype, options.max_rows, max_logit_rows_,
           [backend](DType dtype, const Shape& shape) { return backend->NewTensor(dtype, shape); }),
-      host_(config, options.max_rows, max_logit_rows_),
+      host_(config, options.max_rows, max_logit_rows_,
+            [backend](DType dtype, const Shape& shape) {
+              return backend->NewHostTensor(dtype, shape);
+            }),
       layers_(MakeLayers(config_, weights, *backend)) {}
 
 int64_t ForwardPass::StepBytes(const ModelConfig& config, const ForwardOptions& options) {

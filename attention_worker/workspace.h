@@ -124,10 +124,11 @@ struct Workspace {
 
 // The host's side of a step.
 struct HostBuffers {
-  HostBuffers(const ModelConfig& config, int64_t max_rows, int64_t max_logit_rows)
-      : cos(DType::kF32, {max_rows, config.rotary_dim / 2}),
-        sin(DType::kF32, {max_rows, config.rotary_dim / 2}),
-        expert_ids(DType::kI32, {max_rows, config.num_experts_per_token}),
+  HostBuffers(const ModelConfig& config, int64_t max_rows, int64_t max_logit_rows,
+              const MakeTensor& make)
+      : cos(make(DType::kF32, {max_rows, config.rotary_dim / 2})),
+        sin(make(DType::kF32, {max_rows, config.rotary_dim / 2})),
+        expert_ids(make(DType::kI32, {max_rows, config.num_experts_per_token})),
         row_numbers(static_cast<size_t>(max_logit_rows)),
         log_sum_exp(static_cast<size_t>(max_logit_rows)) {
     std::iota(row_numbers.begin(), row_numbers.end(), 0);

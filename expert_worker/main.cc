@@ -97,17 +97,6 @@ ExpertWorkerOptions OptionsFromFlags() {
   return options;
 }
 
-// Null without --shared_memory, or where the system has none.
-std::unique_ptr<ShmSource> OfferSharedMemory(const ExpertWorkerOptions& options,
-                                             const DispatchLimits& limits,
-                                             const ExpertExecutor* executor) {
-  if (!options.shared_memory) return nullptr;
-  absl::StatusOr<std::unique_ptr<ShmSource>> source = ShmSource::Create(limits, executor);
-  if (source.ok()) return *std::move(source);
-  M1_LOG(kWarning) << "no shared memory to offer error=\"" << source.status().message() << "\"";
-  return nullptr;
-}
-
 // Null where rows do not lie in a device's memory, or nothing carries them from there.
 std::unique_ptr<DeviceTransport> OfferDeviceLinks(KernelBackend* backend) {
   if (backend->device_kind() == DeviceKind::kCpu) return nullptr;
@@ -122,16 +111,29 @@ struct WorkerParts {
   int64_t weight_bytes = 0;
   const ExpertFfn* experts = nullptr;
   ExpertExecutor* executor = nullptr;  // of jobs in the host's memory
+  BackendMemory* backend = nullptr;
   const Security* security = nullptr;
   ServerMetrics* metrics = nullptr;
   DeviceFaultExit* fault_exit = nullptr;
 };
 
+// Null without --shared_memory, or where the system has none.
+std::unique_ptr<ShmSource> OfferSharedMemory(const ExpertWorkerOptions& options,
+                                             const DispatchLimits& limits,
+                                             const WorkerParts& parts) {
+  if (!options.shared_memory) return nullptr;
+  absl::StatusOr<std::unique_ptr<ShmSource>> source =
+      ShmSource::Create(limits, parts.executor, parts.backend);
+  if (source.ok()) return *std::move(source);
+  M1_LOG(kWarning) << "no shared memory to offer error=\"" << source.status().message() << "\"";
+  return nullptr;
+}
+
 absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions service_options,
                    const WorkerParts& parts) {
   ServerMetrics* const metrics = parts.metrics;
   const std::unique_ptr<ShmSource> source =
-      OfferSharedMemory(options, service_options.limits, parts.executor);
+      OfferSharedMemory(options, service_options.limits, parts);
   if (source != nullptr) service_options.shared_memory = source->offer();
   std::unique_ptr<TraceFile> trace;
   if (!options.trace_file.empty()) {
@@ -235,6 +237,7 @@ absl::Status Run(const ExpertWorkerOptions& options) {
                {.weight_bytes = weight_bytes,
                 .experts = &ffn,
                 .executor = executor,
+                .backend = backend,
                 .security = security.get(),
                 .metrics = metrics.get(),
                 .fault_exit = &fault_exit});

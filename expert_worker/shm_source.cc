@@ -27,10 +27,11 @@ constexpr int kNewcomerPollMs = 1000;
 
 // Also held by jobs in the engine, whose rows lie in its memory.
 struct ShmSource::Connection {
-  Connection(int64_t number, UniqueFd fd, ShmHello hello)
+  Connection(int64_t number, UniqueFd fd, ShmHello hello, BackendMemory* backend)
       : client(number),
         socket(std::move(fd)),
         memory(std::move(hello.memory)),
+        pinned(backend, memory.data(), memory.num_bytes()),
         doorbell_memory(std::move(hello.doorbell)),
         slots(memory.data(), hello.layout) {}
 
@@ -48,6 +49,7 @@ struct ShmSource::Connection {
   const int64_t client;
   const UniqueFd socket;
   const SharedMemory memory;
+  const PinnedHost pinned;
   const SharedMemory doorbell_memory;
   AnswerSlots slots;  // the engine's thread's
   std::atomic<int32_t> num_open = 0;
@@ -62,9 +64,10 @@ struct ShmSource::Job {
 };
 
 absl::StatusOr<std::unique_ptr<ShmSource>> ShmSource::Create(const DispatchLimits& limits,
-                                                             const ExpertExecutor* executor) {
+                                                             const ExpertExecutor* executor,
+                                                             BackendMemory* backend) {
   M1_ASSIGN_OR_RETURN(SharedMemory doorbell, SharedMemory::Create(kDoorbellBytes));
-  std::unique_ptr<ShmSource> source(new ShmSource(limits, executor, std::move(doorbell)));
+  std::unique_ptr<ShmSource> source(new ShmSource(limits, executor, backend, std::move(doorbell)));
   M1_ASSIGN_OR_RETURN(source->listener_, ListenAbstract(source->offer_.socket));
   source->wake_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!source->wake_) return absl::UnavailableError("no eventfd");
@@ -73,9 +76,10 @@ absl::StatusOr<std::unique_ptr<ShmSource>> ShmSource::Create(const DispatchLimit
 }
 
 ShmSource::ShmSource(const DispatchLimits& limits, const ExpertExecutor* executor,
-                     SharedMemory doorbell)
+                     BackendMemory* backend, SharedMemory doorbell)
     : limits_(limits),
       executor_(executor),
+      backend_(backend),
       doorbell_memory_(std::move(doorbell)),
       doorbell_(reinterpret_cast<DoorbellWords*>(doorbell_memory_.data())),
       offer_{absl::StrCat("m1-expert-worker-", absl::BytesToHexString(RandomBytes(8))),
@@ -237,32 +241,38 @@ void ShmSource::GreetNewcomers() {
 }
 
 absl::Status ShmSource::Welcome(UniqueFd* socket, ShmHello hello) {
-  MutexLock lock(&mutex_);
-  if (draining_) return absl::UnavailableError("it is shutting down");
-  if (connections_.size() >= kMaxConnections) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("it has ", kMaxConnections, " connections already"));
+  {
+    MutexLock lock(&mutex_);
+    if (draining_) return absl::UnavailableError("it is shutting down");
+    if (connections_.size() >= kMaxConnections) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("it has ", kMaxConnections, " connections already"));
+    }
   }
   M1_RETURN_IF_ERROR(SendWelcome(socket->get(), doorbell_memory_));
-  // Negative: streams count upwards.
-  connections_.push_back(
-      std::make_shared<Connection>(-++num_accepted_, std::move(*socket), std::move(hello)));
+  // Without the lock, since pinning takes time. The number is negative: streams count upwards.
+  auto connection = std::make_shared<Connection>(-++num_accepted_, std::move(*socket),
+                                                 std::move(hello), backend_);
+  MutexLock lock(&mutex_);
+  connections_.push_back(std::move(connection));
   M1_VLOG(1) << "attention worker connected by shared memory client=" << -num_accepted_;
   return absl::OkStatus();
 }
 
 void ShmSource::DropDeadConnections() {
+  std::vector<std::shared_ptr<Connection>> dead;  // ended after the lock: so does their pinning
   MutexLock lock(&mutex_);
   std::erase_if(connections_,
-                [this](const std::shared_ptr<Connection>& connection)
-                    ABSL_NO_THREAD_SAFETY_ANALYSIS {
-                      const int socket = connection->socket.get();
-                      if (HungUp(socket)) return true;
-                      if (!draining_ || connection->num_open.load(std::memory_order_acquire) > 0)
-                        return false;
-                      shutdown(socket, SHUT_RDWR);
-                      return true;
-                    });
+                [&](const std::shared_ptr<Connection>& connection) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+                  const int socket = connection->socket.get();
+                  if (!HungUp(socket)) {
+                    const bool is_open = connection->num_open.load(std::memory_order_acquire) > 0;
+                    if (!draining_ || is_open) return false;
+                    shutdown(socket, SHUT_RDWR);
+                  }
+                  dead.push_back(connection);
+                  return true;
+                });
 }
 
 }  // namespace m1

@@ -18,6 +18,7 @@
 #include "common/base/doorbell.h"
 #include "common/base/mutex.h"
 #include "common/exchange/exchange.h"
+#include "common/kernels/backend_memory.h"
 #include "common/shm/handshake.h"
 #include "common/shm/shared_memory.h"
 #include "common/shm/slots.h"
@@ -30,10 +31,12 @@ class ShmSource final : public JobSource {
  public:
   static constexpr size_t kMaxConnections = 64;
 
-  // The executor (only its const, thread-safe part is used) outlives the source. Errors:
-  // Unavailable when the system has no memfd or no abstract sockets.
+  // The executor (only its const, thread-safe part is used) and `backend`, which pins the slots for
+  // its copies and may be null, outlive the source. Errors: Unavailable when the system has no
+  // memfd or no abstract sockets.
   static absl::StatusOr<std::unique_ptr<ShmSource>> Create(const DispatchLimits& limits,
-                                                           const ExpertExecutor* executor);
+                                                           const ExpertExecutor* executor,
+                                                           BackendMemory* backend = nullptr);
   // The engine was stopped: connections break.
   ~ShmSource() override;
 
@@ -54,7 +57,8 @@ class ShmSource final : public JobSource {
     absl::Time since;
   };
 
-  ShmSource(const DispatchLimits& limits, const ExpertExecutor* executor, SharedMemory doorbell);
+  ShmSource(const DispatchLimits& limits, const ExpertExecutor* executor, BackendMemory* backend,
+            SharedMemory doorbell);
 
   void Take(const std::shared_ptr<Connection>& connection, const SlotFrame& frame,
             std::vector<EngineJob>* jobs);
@@ -72,6 +76,7 @@ class ShmSource final : public JobSource {
 
   const DispatchLimits limits_;
   const ExpertExecutor* const executor_;
+  BackendMemory* const backend_;  // may be null
   const SharedMemory doorbell_memory_;
   Doorbell doorbell_;
   ShmOffer offer_;

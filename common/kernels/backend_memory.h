@@ -28,6 +28,14 @@ class BackendMemory {
   virtual absl::Status Download(ConstTensorView x, TensorView out) = 0;
   virtual absl::Status Zero(TensorView out) = 0;
 
+  // Of the host's memory, zero-filled. A device copies from and to it by itself (pinned), where the
+  // system gives such memory; else copies are as right, and slower, which is logged.
+  virtual Tensor NewHostTensor(DType dtype, const Shape& shape) { return {dtype, shape}; }
+  // Makes mapped memory of the host's, whole pages, such memory, until UnpinHost, which comes
+  // before it is unmapped. Any thread. False, which is logged, where that cannot be.
+  virtual bool PinHost(void* /*data*/, int64_t /*bytes*/) { return false; }
+  virtual void UnpinHost(void* /*data*/) {}
+
   // out[out_rows[i]] = x[x_rows[i]] along the outermost axis. No row is written twice, or both read
   // and written; `out` may be `x`. Errors: InvalidArgument for rows that do not exist.
   virtual absl::Status CopyRows(ConstTensorView x, std::span<const int32_t> x_rows, TensorView out,
@@ -35,6 +43,24 @@ class BackendMemory {
   absl::Status CopyRow(ConstTensorView x, int32_t x_row, TensorView out, int32_t out_row) {
     return CopyRows(x, {&x_row, 1}, out, {&out_row, 1});
   }
+};
+
+// Memory of the host's that is pinned as long as this lives, if it can be.
+class PinnedHost {
+ public:
+  // `memory` may be null: nothing is pinned. It and what `data` points to outlive this.
+  PinnedHost(BackendMemory* memory, void* data, int64_t bytes)
+      : memory_(memory != nullptr && memory->PinHost(data, bytes) ? memory : nullptr),
+        data_(data) {}
+  ~PinnedHost() {
+    if (memory_ != nullptr) memory_->UnpinHost(data_);
+  }
+  PinnedHost(const PinnedHost&) = delete;
+  PinnedHost& operator=(const PinnedHost&) = delete;
+
+ private:
+  BackendMemory* const memory_;  // null: it is not pinned
+  void* const data_;
 };
 
 }  // namespace m1

@@ -18,7 +18,10 @@ TensorView GrownRows(Tensor* tensor, DType dtype, int64_t rows, int64_t hidden, 
   return tensor->view().Rows(0, rows);
 }
 
-Tensor HostTensor(DType dtype, const Shape& shape) { return {dtype, shape}; }
+auto HostTensors(KernelBackend* backend) {
+  return
+      [backend](DType dtype, const Shape& shape) { return backend->NewHostTensor(dtype, shape); };
+}
 
 }  // namespace
 
@@ -37,8 +40,8 @@ DispatchBatch StagedExchange::Lane::Stage(const DispatchBatch& batch) {
   const auto num_pairs = static_cast<int64_t>(batch.expert_ids.size());
   rows_ = batch.rows;
   out_ = batch.out;
-  host_rows_ = GrownRows(&rows_tensor_, dtype, batch.rows.dim(0), hidden, HostTensor);
-  host_out_ = GrownRows(&out_tensor_, dtype, num_pairs, hidden, HostTensor);
+  host_rows_ = GrownRows(&rows_tensor_, dtype, batch.rows.dim(0), hidden, HostTensors(backend_));
+  host_out_ = GrownRows(&out_tensor_, dtype, num_pairs, hidden, HostTensors(backend_));
   is_fetched_ = false;
   is_on_device_.clear();
   DispatchBatch staged = batch;
@@ -69,7 +72,7 @@ absl::Status StagedExchange::Lane::Finish() {
   const DType dtype = host_out_.dtype();
   const int64_t hidden = host_out_.dim(1);
   const int64_t row_bytes = hidden * DTypeBytes(dtype);
-  const TensorView packed = GrownRows(&packed_, dtype, count, hidden, HostTensor);
+  const TensorView packed = GrownRows(&packed_, dtype, count, hidden, HostTensors(backend_));
   const TensorView uploaded = GrownRows(
       &uploaded_, dtype, count, hidden,
       [this](DType type, const Shape& shape) { return backend_->NewTensor(type, shape); });

@@ -12,9 +12,11 @@
 #include "absl/time/clock.h"
 
 #include "common/base/status_macros.h"
+#include "common/kernels/cuda_backend.h"
 #include "tests/expert_worker/random_experts.h"
 #include "tests/support/eventually.h"
 #include "tests/support/property.h"
+#include "tests/support/simulated_gpu.h"
 #include "tests/support/status_matchers.h"
 
 namespace m1 {
@@ -221,6 +223,25 @@ TEST_F(ShmSourceTest, ClientsThatVanishLeaveNoDescriptorAndNoConnection) {
   EXPECT_TRUE(Eventually([&] { return source_->num_connections() == 1; }));
   ASSERT_OK(steady->Ask(GoodFrame(), &header));
   EXPECT_TRUE(Eventually([&] { return NumOpenFds() == before; }));
+}
+
+// Slots are pinned for a device's copies from before a dispatch is taken until the connection ends.
+TEST_F(ShmSourceTest, SlotsArePinnedWhileTheyAreConnected) {
+  const auto gpu = CreateCudaBackend().value();
+  const auto pinned_bytes = [] { return cuda::GetSimulatedGpuStats().pinned_bytes; };
+  ASSERT_EQ(pinned_bytes(), 0);
+  ASSERT_OK_AND_ASSIGN(const auto source, ShmSource::Create({.shape = kShape, .max_rows = 10},
+                                                            &experts_.executor, gpu.get()));
+  auto client = RawClient::Connect(source->offer());
+  ASSERT_NE(client, nullptr);
+  EXPECT_TRUE(Eventually([&] { return source->num_connections() == 1; }));
+  EXPECT_EQ(pinned_bytes(), kLayout.num_bytes());
+  auto second = RawClient::Connect(source->offer());
+  EXPECT_TRUE(Eventually([&] { return pinned_bytes() == 2 * kLayout.num_bytes(); }));
+  client.reset();
+  EXPECT_TRUE(Eventually([&] { return pinned_bytes() == kLayout.num_bytes(); }));
+  second.reset();
+  EXPECT_TRUE(Eventually([&] { return pinned_bytes() == 0; }));
 }
 
 TEST_F(ShmSourceTest, TooManyConnectionsAreRefused) {

@@ -29,6 +29,7 @@
 #include "common/kernels/exact_math.h"
 #include "tests/support/cuda_simulator.h"
 #include "tests/support/gpu_under_test.h"
+#include "tests/support/simulated_pinned.h"
 
 namespace m1 {
 
@@ -224,6 +225,11 @@ SimulatedGpu& Gpu() {
   return *gpu;
 }
 
+PinnedRanges& Pinned() {
+  static auto* pinned = new PinnedRanges;
+  return *pinned;
+}
+
 SimulatedWork Copy(void* to, const void* from, size_t bytes) {
   return [=] {
     std::memcpy(to, from, bytes);
@@ -274,7 +280,13 @@ LaunchError LaunchQuantize(const QuantizeRowsArgs<Act>& args, int rows) {
 
 }  // namespace
 
-SimulatedGpuStats GetSimulatedGpuStats() { return Gpu().stats(); }
+SimulatedGpuStats GetSimulatedGpuStats() {
+  SimulatedGpuStats stats = Gpu().stats();
+  stats.pinned_bytes = Pinned().num_bytes();
+  stats.pageable_copies = Pinned().num_pageable_copies();
+  return stats;
+}
+void LimitPinnedMemory(int64_t bytes) { Pinned().set_limit(bytes); }
 void LoseSimulatedGpu() { lose_device = true; }
 void ResetSimulatedGpu() { Gpu().Reset(); }
 LaunchError EnqueueSimulated(Stream stream, SimulatedWork work) {
@@ -298,17 +310,32 @@ LaunchError AvailableDeviceBytes(size_t* bytes) {
 }
 LaunchError AllocatePinned(size_t bytes, void** data) {
   *data = std::malloc(bytes);
-  return *data == nullptr ? kNoMemory : 0;
+  if (*data != nullptr && Pinned().Add(*data, bytes)) return 0;
+  std::free(*data);
+  *data = nullptr;
+  return kNoMemory;
 }
-void FreePinned(void* data) { std::free(data); }
+void FreePinned(void* data) {
+  if (data == nullptr) return;
+  if (!Pinned().Remove(data)) std::abort();
+  std::free(data);
+}
+LaunchError RegisterPinned(void* data, size_t bytes) {
+  return Pinned().Add(data, bytes) ? 0 : kNoMemory;
+}
+void UnregisterPinned(void* data) {
+  if (!Pinned().Remove(data)) std::abort();
+}
 LaunchError CopyFromPinned(void* device, const void* pinned, size_t bytes, Stream) {
   return Gpu().Enqueue([=] { std::memcpy(device, pinned, bytes); });
 }
 LaunchError ToDevice(void* device, const void* host, size_t bytes, Stream stream) {
+  Pinned().CountCopy(host, bytes);
   const LaunchError error = Gpu().Enqueue(stream, Copy(device, host, bytes));
   return error != 0 ? error : Gpu().Drain(stream);
 }
 LaunchError ToHost(void* host, const void* device, size_t bytes, Stream stream) {
+  Pinned().CountCopy(host, bytes);
   const LaunchError error = Gpu().Enqueue(stream, Copy(host, device, bytes));
   return error != 0 ? error : Gpu().Drain(stream);
 }

@@ -23,12 +23,17 @@ struct SimulatedGpuStats {
   int64_t mmas = 0;  // of warps
   int64_t bank_conflicts = 0;
   int64_t allocated_bytes = 0;  // now
+  int64_t pinned_bytes = 0;     // of the host's memory, now
+  int64_t pageable_copies = 0;  // between the device and memory of the host's that is not pinned
 };
 
 SimulatedGpuStats GetSimulatedGpuStats();
 
 // The device is lost before what it does next. May be called from a signal's handler.
 void LoseSimulatedGpu();
+
+// No more of the host's memory than this can be pinned.
+void LimitPinnedMemory(int64_t bytes);
 
 // The fault is forgotten, and what was enqueued: for tests of faults.
 void ResetSimulatedGpu();

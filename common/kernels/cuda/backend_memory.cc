@@ -1,9 +1,11 @@
+#include <cstring>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 
 #include "common/base/check.h"
+#include "common/base/log.h"
 #include "common/base/status_macros.h"
 #include "common/kernels/cuda/cuda_kernel_backend.h"
 #include "common/kernels/cuda/device_views.h"
@@ -74,6 +76,32 @@ absl::Status CudaKernelBackend::Zero(TensorView out) {
   if (Bytes(out) == 0) return absl::OkStatus();
   return ToStatus(FillZero(out.data(), Bytes(out), stream_), "zero");
 }
+
+void CudaKernelBackend::LogPageable(LaunchError error, int64_t bytes) {
+  if (is_pageable_logged_.exchange(true)) return;
+  M1_LOG(kWarning) << "event=not_pinned bytes=" << bytes << " error=" << ErrorName(error)
+                   << " copies of such memory take a detour";
+}
+
+Tensor CudaKernelBackend::NewHostTensor(DType dtype, const Shape& shape) {
+  const int64_t bytes = shape.num_elements() * DTypeBytes(dtype);
+  void* data = nullptr;
+  if (bytes == 0) return {dtype, shape};
+  if (const LaunchError error = AllocatePinned(static_cast<size_t>(bytes), &data); error != 0) {
+    LogPageable(error, bytes);
+    return {dtype, shape};
+  }
+  std::memset(data, 0, static_cast<size_t>(bytes));
+  return {dtype, shape, data, &FreePinned};
+}
+
+bool CudaKernelBackend::PinHost(void* data, int64_t bytes) {
+  const LaunchError error = RegisterPinned(data, static_cast<size_t>(bytes));
+  if (error != 0) LogPageable(error, bytes);
+  return error == 0;
+}
+
+void CudaKernelBackend::UnpinHost(void* data) { UnregisterPinned(data); }
 
 absl::Status CudaKernelBackend::CopyRows(ConstTensorView x, std::span<const int32_t> x_rows,
                                          TensorView out, std::span<const int32_t> out_rows) {

@@ -2,6 +2,7 @@
 // device, launches. Contracts: common/kernels/backend.h. No CUDA header.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -40,6 +41,9 @@ class CudaKernelBackend final : public KernelBackend {
   absl::Status Upload(ConstTensorView x, TensorView out) override;
   absl::Status Download(ConstTensorView x, TensorView out) override;
   absl::Status Zero(TensorView out) override;
+  Tensor NewHostTensor(DType dtype, const Shape& shape) override;
+  bool PinHost(void* data, int64_t bytes) override;
+  void UnpinHost(void* data) override;
   absl::Status CopyRows(ConstTensorView x, std::span<const int32_t> x_rows, TensorView out,
                         std::span<const int32_t> out_rows) override;
 
@@ -94,6 +98,9 @@ class CudaKernelBackend final : public KernelBackend {
   // fp32 x with bf16 weights, as three bf16 terms; fp32 outputs.
   absl::Status MultiplySplit(ConstTensorView x, std::span<const LinearProduct> products);
 
+  // Says once that memory of the host's is not pinned.
+  void LogPageable(LaunchError error, int64_t bytes);
+
   // backend_quantized.cc: the operations without "Quantized", validated, with integers as weights.
   absl::Status QuantizedLinears(ConstTensorView x, std::span<const LinearProduct> products);
   absl::Status QuantizedGatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
@@ -107,6 +114,7 @@ class CudaKernelBackend final : public KernelBackend {
   DeviceErrors errors_;
   UploadRing uploads_;
   Scratch scratch_;
+  std::atomic<bool> is_pageable_logged_ = false;
 };
 
 }  // namespace m1::cuda

@@ -38,6 +38,10 @@ LaunchError AllocatePinned(size_t bytes, void** data) {
   return Forget(cudaMallocHost(data, bytes));
 }
 void FreePinned(void* data) { cudaFreeHost(data); }
+LaunchError RegisterPinned(void* data, size_t bytes) {
+  return Forget(cudaHostRegister(data, bytes, cudaHostRegisterDefault));
+}
+void UnregisterPinned(void* data) { static_cast<void>(Forget(cudaHostUnregister(data))); }
 
 LaunchError CopyFromPinned(void* device, const void* pinned, size_t bytes, Stream stream) {
   return Forget(cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, stream));

@@ -24,6 +24,9 @@ void FreeDevice(void* data);
 // Memory of the host that copies from and to a device read and write on their own time.
 [[nodiscard]] LaunchError AllocatePinned(size_t bytes, void** data);
 void FreePinned(void* data);
+// Makes whole pages of the host's memory such memory. Any thread.
+[[nodiscard]] LaunchError RegisterPinned(void* data, size_t bytes);
+void UnregisterPinned(void* data);
 
 // In the stream's order; pinned memory is the stream's until Synchronize. ToHost and ToDevice take
 // any memory of the host and have done with it when they return.

@@ -25,6 +25,15 @@ TEST_F(CudaBackendTest, NewTensorsAreZeroAndTransfersKeepBits) {
   EXPECT_TRUE(SameBits(half.view().Rows(2, 5), Tensor(DType::kBf16, {5, 3}).view()));
 }
 
+TEST_F(CudaBackendTest, HostTensorsAreZeroAndTransfersKeepBits) {
+  const Tensor x = random_.Make(DType::kBf16, {7, 3});
+  Tensor host = gpu_->NewHostTensor(DType::kBf16, {7, 3});
+  EXPECT_TRUE(SameBits(host.view(), Tensor(DType::kBf16, {7, 3}).view()));
+  ASSERT_OK(gpu_->Download(OnGpu(x).view(), host.view()));
+  EXPECT_TRUE(SameBits(host.view(), x.view()));
+  EXPECT_TRUE(SameBits(OnHost(OnGpu(host)).view(), x.view()));
+}
+
 TEST_F(CudaBackendTest, CopyRowsTakesRowsOfAnyWidth) {
   for (const int64_t width : {1, 2, 3, 8, 24}) {  // of bf16: words of 1, 4 and 16 bytes
     const Tensor x = random_.Make(DType::kBf16, {5, width});
