@@ -87,6 +87,12 @@ long_context() {
   M1_LONG_PROMPT_TOKENS=262144 integration_tests build/quickstart/bin test_long_context.py
 }
 
+# Those of minutes, most of them of the simulated GPU.
+slow_tests() {
+  m1_build release
+  .venv/bin/python -m pytest tests/integration tests/deploy -m slow -q -p no:cacheprovider --durations=8
+}
+
 fuzz() {
   local target found=0
   m1_build fuzz m1_fuzzers
@@ -113,6 +119,7 @@ m1_stage "fuzz" fuzz
 m1_stage "asan+ubsan build and tests of the services" asan_services
 m1_stage "asan+ubsan integration tests" asan_services_integration
 m1_stage "quickstart" scripts/quickstart.sh
+m1_stage "slow integration tests" slow_tests
 m1_stage "failover" failover
 m1_stage "load" load
 m1_stage "long context" long_context

@@ -15,7 +15,7 @@ release_tests() {
   ctest --preset release -j "$M1_JOBS" -L rpc -LE 'gpu|slow' --no-tests=error --repeat until-pass:2
 }
 # pytest's exit code 5 is "no test collected": an error here too.
-integration() { .venv/bin/python -m pytest tests/integration tests/deploy -q -p no:cacheprovider --durations=8; }
+integration() { .venv/bin/python -m pytest tests/integration tests/deploy -m 'not slow' -q -p no:cacheprovider --durations=8; }
 asan_tests() { ctest --preset asan -j "$M1_JOBS" -LE 'gpu|slow|integration|lint' --no-tests=error; }
 
 m1_stage "install what is missing" install

@@ -152,6 +152,7 @@ def lose_gpu_in_mid_answer(cluster, find_victim):
         assert client.send(request).key() == plain
 
 
+@pytest.mark.slow
 def test_an_attention_worker_that_loses_its_gpu_ends_and_another_goes_on(stubs):
     with Cluster(MODEL, inproc=True, attention_workers=2, common_flags=FLAGS, attention_flags=ATTENTION, worker_kind=KIND) as cluster:
         def holder(client):
@@ -161,6 +162,7 @@ def test_an_attention_worker_that_loses_its_gpu_ends_and_another_goes_on(stubs):
         lose_gpu_in_mid_answer(cluster, holder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shm", [False, True], ids=["grpc", "shm"])
 def test_an_expert_worker_that_loses_its_gpu_ends_and_a_copy_goes_on(shm, stubs):
     with Cluster(MODEL, experts=["0-31", "0-31"], common_flags=FLAGS, attention_flags=ATTENTION, worker_kind=KIND, shm=shm) as cluster:

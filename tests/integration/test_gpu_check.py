@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 from cluster import BIN, run_m1
 
 sys.path.insert(0, "tools/gpu_check")
@@ -32,6 +34,7 @@ def gpu_check(root, out, *flags, code):
     return stages
 
 
+@pytest.mark.slow
 def test_a_bundle_runs_by_itself(tmp_path):
     """With its own loader and C library, from a folder that is no checkout."""
     build = os.path.dirname(os.path.abspath(BIN))
@@ -55,6 +58,7 @@ def test_a_bundle_runs_by_itself(tmp_path):
     assert figures["cost of exchange: shm"]["decode_1_of_inproc"] > 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_computes_something_else_makes_it_red(tmp_path):
     """With chunks of 7 tokens, and only then, the worker has other weights."""
     other, build = tmp_path / "other", tmp_path / "build"

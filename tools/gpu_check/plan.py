@@ -59,7 +59,8 @@ FULL = Plan(
 
 SIMULATED = Plan(
     lengths=(2, 17), new_tokens=(3,), step_tokens=(7,), layouts=("shm", "nccl"), questions=1, answer_tokens=2, golden_tokens=5,
-    golden_cases=1, golden_correlation=0.99, score_tokens=(20,), attention_flags=("--max_sequences=4", "--kv_bytes=2097152", "--exchange_timeout=120s"),
+    golden_cases=1, golden_correlation=0.99, score_tokens=(20,),
+    attention_flags=("--max_sequences=4", "--kv_bytes=2097152", "--max_step_tokens=32", "--exchange_timeout=120s"),
     least_rows=1, kill_after_rows=1,
     speed=Speed(decode=(1,), prefill=(4,), exchange=("decode_1",), answer_tokens=3, repeats=1, prefill_tokens=4, warm_up_tokens=2,
                 checkpoints={name: ("models/tiny/config.json", None, 1e8) for name in ("bench", "layer_pair")}),
