@@ -33,6 +33,7 @@ ForwardPass::ForwardPass(const ModelConfig& config, const AttentionWeights& weig
     : config_(config),
       weights_(weights),
       backend_(backend),
+      options_(options),
       exchange_(exchange),
       trace_(options.trace),
       max_logit_rows_(std::min(kMaxLogitRows, options.max_rows)),

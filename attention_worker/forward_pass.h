@@ -41,6 +41,11 @@ class ForwardPass {
   // operation's contract.
   absl::Status Run(const StepBatch& batch, LogitsSink sink);
 
+  // Runs the largest steps once, without experts: later ones take no new memory of the backend.
+  // Before the first sequence, whose positions stay below `max_context_tokens`; at least one row,
+  // KV block and slot. Sequences with many edits of logits may still take some.
+  absl::Status WarmUp(int64_t max_context_tokens);
+
   // For a slot's next sequence.
   absl::Status ResetSlot(int32_t slot) { return linear_state_.Reset(slot); }
   // Makes a slot, or a KV block in all layers, an exact copy of another.
@@ -63,8 +68,9 @@ class ForwardPass {
   const ModelConfig config_;
   const AttentionWeights weights_;
   KernelBackend* const backend_;
-  ExpertExchange* const exchange_;
-  TraceSink* const trace_;
+  const ForwardOptions options_;
+  ExpertExchange* exchange_;
+  TraceSink* trace_;
   const int64_t max_logit_rows_;
   const std::vector<float> inverse_frequencies_;
   LinearState linear_state_;

@@ -11,11 +11,11 @@
 #include "attention_worker/attention_service.h"
 #include "attention_worker/engine.h"
 #include "attention_worker/options.h"
+#include "attention_worker/readiness.h"
 #include "attention_worker/step_metrics.h"
 #include "attention_worker/worker_metrics.h"
 #include "common/base/flag_checks.h"
 #include "common/base/log.h"
-#include "common/base/mutex.h"
 #include "common/base/status_macros.h"
 #include "common/base/trace.h"
 #include "common/base/watchdog.h"
@@ -111,23 +111,6 @@ AttentionWorkerOptions OptionsFromFlags() {
           .drain_timeout = absl::GetFlag(FLAGS_drain_timeout)};
 }
 
-// Tells whoever wants to know when the experts within reach changed. Thread-safe.
-class Readiness {
- public:
-  void Set(std::function<void()> listener) {
-    MutexLock lock(&mutex_);
-    listener_ = std::move(listener);
-  }
-  void Notify() {
-    MutexLock lock(&mutex_);
-    if (listener_) listener_();
-  }
-
- private:
-  Mutex mutex_;
-  std::function<void()> listener_ ABSL_GUARDED_BY(mutex_);
-};
-
 // All experts in this process, as `--expert_workers inproc` wants them.
 struct LocalExperts {
   ExpertStore store;
@@ -171,6 +154,8 @@ class Worker {
   absl::Status CreateExchange();
   void CreateDeviceTransport();  // for `nccl:` addresses
   absl::Status CreateEngine();
+  // So that no request pays for a device's memory that grows.
+  absl::Status WarmUp(ForwardPass* forward);
   void Drain(ServerRunner& runner);
 
   const AttentionWorkerOptions options_;
@@ -291,7 +276,10 @@ absl::Status Worker::CreateExchange() {
     M1_ASSIGN_OR_RETURN(exchange_, RemoteExchange::Create(exchange));
     if (is_on_device()) {
       transport_ = std::move(exchange_);
-      exchange_ = std::make_unique<StagedExchange>(model_.backend.get(), transport_.get());
+      auto staged = std::make_unique<StagedExchange>(model_.backend.get(), transport_.get());
+      staged->Reserve(model_.activation_dtype, limits_.max_step_tokens,
+                      config.num_experts_per_token, config.hidden_size);
+      exchange_ = std::move(staged);
     }
     return absl::OkStatus();
   }
@@ -318,6 +306,7 @@ absl::Status Worker::CreateEngine() {
   auto forward =
       std::make_unique<ForwardPass>(model_.checkpoint->config(), weights_, model_.backend.get(),
                                     exchange_.get(), forward_options);
+  M1_RETURN_IF_ERROR(WarmUp(forward.get()));
   engine_ =
       std::make_unique<Engine>(EngineOptions{.limits = limits_,
                                              .expert_loss_timeout = options_.expert_loss_timeout,
@@ -326,6 +315,15 @@ absl::Status Worker::CreateEngine() {
                                              .heartbeat = heartbeat_},
                                std::move(forward), exchange_.get());
   return absl::OkStatus();
+}
+
+absl::Status Worker::WarmUp(ForwardPass* forward) {
+  if (!is_on_device()) return absl::OkStatus();
+  if (local_experts_ != nullptr) {
+    M1_RETURN_IF_ERROR(local_experts_->executor->WarmUp(int64_t{limits_.max_step_tokens} *
+                                                        forward->config().num_experts_per_token));
+  }
+  return forward->WarmUp(limits_.max_context_tokens);
 }
 
 absl::Status Worker::Serve(ServerOptions server_options) {

@@ -1,6 +1,7 @@
 #include "expert_worker/expert_ffn.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -163,6 +164,24 @@ absl::Status ExpertFfn::RunSorted(std::span<const ExpertJob> jobs, std::span<con
     M1_RETURN_IF_ERROR(backend_->CopyRows(y, moves[i].places, jobs[i].out, moves[i].out_rows));
   }
   return absl::OkStatus();
+}
+
+absl::Status ExpertFfn::WarmUp(int64_t num_pairs) {
+  num_pairs = std::clamp<int64_t>(num_pairs, 1, kMaxRunPairs);
+  GrowScratch(num_pairs);
+  std::vector<ExpertGroup> groups;  // one row of each expert: the backend's memory is for all
+  for (const int32_t expert : hosted_experts()) {
+    const auto row = static_cast<int64_t>(groups.size());
+    if (row == num_pairs) break;
+    const ExpertWeights& weights = store_->weights(0, expert);
+    groups.push_back({row, 1, weights.w1, weights.w2, weights.w3});
+  }
+  std::vector<int32_t> rows(static_cast<size_t>(num_pairs));
+  std::iota(rows.begin(), rows.end(), 0);
+  const TensorView x = x_.view().Rows(0, num_pairs);
+  const TensorView y = y_.view().Rows(0, num_pairs);
+  M1_RETURN_IF_ERROR(backend_->ExpertFfn(x, groups, mid_.view().Rows(0, num_pairs), y));
+  return backend_->CopyRows(y, rows, x, rows);
 }
 
 void ExpertFfn::GrowScratch(int64_t num_pairs) {

@@ -34,6 +34,8 @@ class ExpertFfn final : public ExpertExecutor {
   const std::vector<int32_t>& hosted_experts() const override { return store_->experts(); }
   absl::Status Execute(std::span<const ExpertJob> jobs) override;
   absl::Status ValidateJob(const ExpertJob& job) const override;
+  // Takes the memory for runs of so many pairs, and of as many as a run may have; counts nothing.
+  absl::Status WarmUp(int64_t num_pairs);
 
   // Since the start, for every layer and hosted expert; thread-safe.
   std::vector<ExpertLoad> Loads() const;

@@ -183,6 +183,13 @@ absl::Status Serve(const ExpertWorkerOptions& options, ExchangeServiceOptions se
   return absl::OkStatus();
 }
 
+// So that no dispatch pays for a device's memory that grows.
+absl::Status WarmUp(const DispatchLimits& limits, DType activation_dtype, ExpertFfn* experts,
+                    StagedExecutor* staged) {
+  staged->Reserve(activation_dtype, limits.max_rows, limits.max_pairs, limits.shape.hidden_size);
+  return experts->WarmUp(limits.max_pairs);
+}
+
 absl::Status Run(const ExpertWorkerOptions& options) {
   M1_RETURN_IF_ERROR(Validate(options));
   const SecurityOptions security_options = SecurityFromFlags(Role::kExpertWorker, options.address);
@@ -226,6 +233,9 @@ absl::Status Run(const ExpertWorkerOptions& options) {
                       ExpertStore::Open(checkpoint, experts, &device_weights));
   ExpertFfn ffn(&store, backend, model.activation_dtype);
   StagedExecutor staged(backend, &ffn);
+  if (is_on_device) {
+    M1_RETURN_IF_ERROR(WarmUp(service_options.limits, model.activation_dtype, &ffn, &staged));
+  }
   ExpertExecutor* const executor = is_on_device ? static_cast<ExpertExecutor*>(&staged) : &ffn;
   const std::unique_ptr<DeviceTransport> transport = OfferDeviceLinks(backend);
   service_options.device_transport = transport.get();

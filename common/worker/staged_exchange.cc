@@ -25,6 +25,11 @@ auto HostTensors(KernelBackend* backend) {
 
 }  // namespace
 
+void StagedExchange::Reserve(DType dtype, int64_t max_rows, int64_t experts_per_row,
+                             int64_t hidden) {
+  for (Lane& lane : lanes_) lane.Reserve(dtype, max_rows, max_rows * experts_per_row, hidden);
+}
+
 absl::Status StagedExchange::Dispatch(const DispatchBatch& batch) {
   return exchange_->Dispatch(lanes_[static_cast<size_t>(batch.lane)].Stage(batch));
 }
@@ -34,14 +39,21 @@ absl::Status StagedExchange::Combine(int32_t lane) {
   return lanes_[static_cast<size_t>(lane)].Finish();
 }
 
+void StagedExchange::Lane::Reserve(DType dtype, int64_t num_rows, int64_t num_pairs,
+                                   int64_t hidden) {
+  GrownRows(&rows_tensor_, dtype, num_rows, hidden, HostTensors(backend_));
+  GrownRows(&out_tensor_, dtype, num_pairs, hidden, HostTensors(backend_));
+}
+
 DispatchBatch StagedExchange::Lane::Stage(const DispatchBatch& batch) {
   const DType dtype = batch.rows.dtype();
   const int64_t hidden = batch.rows.dim(1);
   const auto num_pairs = static_cast<int64_t>(batch.expert_ids.size());
   rows_ = batch.rows;
   out_ = batch.out;
-  host_rows_ = GrownRows(&rows_tensor_, dtype, batch.rows.dim(0), hidden, HostTensors(backend_));
-  host_out_ = GrownRows(&out_tensor_, dtype, num_pairs, hidden, HostTensors(backend_));
+  Reserve(dtype, batch.rows.dim(0), num_pairs, hidden);
+  host_rows_ = rows_tensor_.view().Rows(0, batch.rows.dim(0));
+  host_out_ = out_tensor_.view().Rows(0, num_pairs);
   is_fetched_ = false;
   is_on_device_.clear();
   DispatchBatch staged = batch;
@@ -86,6 +98,14 @@ absl::Status StagedExchange::Lane::Finish() {
   std::vector<int32_t> iota(indices.size());
   std::iota(iota.begin(), iota.end(), 0);
   return backend_->CopyRows(uploaded, iota, out_.Reshape(host_out_.shape()), indices);
+}
+
+void StagedExecutor::Reserve(DType dtype, int64_t max_rows, int64_t max_pairs, int64_t hidden) {
+  const auto make = [this](DType type, const Shape& shape) {
+    return backend_->NewTensor(type, shape);
+  };
+  GrownRows(&rows_, dtype, max_rows, hidden, make);
+  GrownRows(&out_, dtype, max_pairs, hidden, make);
 }
 
 absl::Status StagedExecutor::ValidateJob(const ExpertJob& job) const {

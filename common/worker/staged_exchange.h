@@ -19,6 +19,8 @@ class StagedExchange final : public ExpertExchange {
   StagedExchange(KernelBackend* backend, ExpertExchange* exchange)
       : exchange_(exchange), lanes_{Lane(backend), Lane(backend)} {}
 
+  // Takes the memory for batches of so many rows.
+  void Reserve(DType dtype, int64_t max_rows, int64_t experts_per_row, int64_t hidden);
   // batch.rows and batch.out lie in the backend's memory.
   absl::Status Dispatch(const DispatchBatch& batch) override;
   absl::Status Combine(int32_t lane) override;
@@ -32,6 +34,7 @@ class StagedExchange final : public ExpertExchange {
    public:
     explicit Lane(KernelBackend* backend) : backend_(backend) {}
 
+    void Reserve(DType dtype, int64_t num_rows, int64_t num_pairs, int64_t hidden);
     // The same batch in the host's memory, with this as its original.
     DispatchBatch Stage(const DispatchBatch& batch);
     // Brings up what came into the host's memory.
@@ -66,6 +69,8 @@ class StagedExecutor final : public ExpertExecutor {
   StagedExecutor(KernelBackend* backend, ExpertExecutor* executor)
       : backend_(backend), executor_(executor) {}
 
+  // Takes the memory for jobs of so many rows and pairs, together.
+  void Reserve(DType dtype, int64_t max_rows, int64_t max_pairs, int64_t hidden);
   const std::vector<int32_t>& hosted_experts() const override {
     return executor_->hosted_experts();
   }

@@ -129,6 +129,16 @@ LocalModel::LocalModel(const std::string& directory, const LocalModelOptions& op
                      .max_rows = options.limits.max_step_tokens,
                      .num_kv_blocks = options.limits.kv_blocks,
                      .num_state_slots = options.limits.max_sequences});
+  if (options.warm_up) WarmUp();
+}
+
+void LocalModel::WarmUp() {
+  absl::Status status = forward_->WarmUp(options_.limits.max_context_tokens);
+  for (const auto& worker : expert_workers_) {
+    status.Update(worker->executor.WarmUp(int64_t{options_.limits.max_step_tokens} *
+                                          config().num_experts_per_token));
+  }
+  M1_CHECK_MSG(status.ok(), std::string(status.message()));
 }
 
 LocalModel::~LocalModel() = default;

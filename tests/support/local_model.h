@@ -26,6 +26,7 @@ struct LocalModelOptions {
       nullptr;
   // Changes weights before they are used; what they point to must outlive the model.
   std::function<void(AttentionWeights&)> edit_weights = nullptr;
+  bool warm_up = false;  // as a worker with a GPU does before it serves
   absl::Duration expert_loss_timeout = absl::Seconds(60);
   Heartbeat* heartbeat = nullptr;  // the engine's
   LanePolicy::Mode lanes = LanePolicy::Mode::kOne;
@@ -63,6 +64,8 @@ class LocalModel {
 
  private:
   class Collector;
+
+  void WarmUp();
 
   const LocalModelOptions options_;
   std::unique_ptr<Checkpoint> checkpoint_;

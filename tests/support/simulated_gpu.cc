@@ -96,8 +96,11 @@ class SimulatedGpu {
     memory_.AddDevice(*data, bytes);
     blocks_[*data] = bytes;
     stats_.allocated_bytes += static_cast<int64_t>(bytes);
+    CountAllocation();
     return 0;
   }
+
+  void CountAllocation() { ++stats_.allocations; }
 
   void Free(void* data) {
     const std::lock_guard lock(mutex_);
@@ -309,6 +312,7 @@ LaunchError AvailableDeviceBytes(size_t* bytes) {
   return 0;
 }
 LaunchError AllocatePinned(size_t bytes, void** data) {
+  Gpu().CountAllocation();
   *data = std::malloc(bytes);
   if (*data != nullptr && Pinned().Add(*data, bytes)) return 0;
   std::free(*data);

@@ -25,6 +25,7 @@ struct SimulatedGpuStats {
   int64_t allocated_bytes = 0;  // now
   int64_t pinned_bytes = 0;     // of the host's memory, now
   int64_t pageable_copies = 0;  // between the device and memory of the host's that is not pinned
+  int64_t allocations = 0;      // of the device's memory and of pinned
 };
 
 SimulatedGpuStats GetSimulatedGpuStats();

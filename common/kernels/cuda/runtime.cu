@@ -1,5 +1,7 @@
 #include <cuda_runtime_api.h>
 
+#include <cstdlib>
+
 #include "common/kernels/cuda/runtime.h"
 
 namespace m1::cuda {
@@ -14,6 +16,8 @@ LaunchError Forget(cudaError_t error) {
 }  // namespace
 
 LaunchError OpenStream(Stream* stream) {
+  // All kernels are loaded now, not one by one when a request first needs them.
+  setenv("CUDA_MODULE_LOADING", "EAGER", /*overwrite=*/0);
   return Forget(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
 }
 void CloseStream(Stream stream) { cudaStreamDestroy(stream); }
