@@ -20,14 +20,23 @@ void Require(bool condition) {
 
 void CheckDispatch(m1::ByteChunks* bytes, const m1::FrameHeader& header,
                    std::span<const std::byte> frame) {
-  m1::Tensor rows(header.dtype, {header.num_rows, header.hidden});
+  // Rows that are elsewhere are not allocated: nobody has sent them.
+  const int32_t rows_here = header.rows_in_frame() ? header.num_rows : 0;
+  m1::Tensor rows(header.dtype, {rows_here, header.hidden});
   std::vector<m1::RowExpert> pairs(static_cast<size_t>(header.num_pairs));
-  if (!m1::ReadDispatchBody(bytes, rows.view(), pairs).ok()) return;
-  std::vector<int32_t> row_indices(static_cast<size_t>(header.num_rows));
+  if (header.rows_in_frame()) {
+    if (!m1::ReadDispatchBody(bytes, rows.view(), pairs).ok()) return;
+  } else if (!m1::ReadDispatchPairs(bytes, header.num_rows, pairs).ok()) {
+    return;
+  }
+  std::vector<int32_t> row_indices(static_cast<size_t>(rows_here));
   std::iota(row_indices.begin(), row_indices.end(), 0);
   std::vector<std::byte> again(frame.size());
   const m1::DispatchSlice slice = {rows.view(), row_indices, pairs};
-  m1::WriteDispatch(m1::DispatchHeader(header.id, header.layer, slice), slice, again.data());
+  m1::FrameHeader written = m1::DispatchHeader(header.id, header.layer, slice);
+  written.num_rows = header.num_rows;
+  written.device_slot = header.device_slot;
+  m1::WriteDispatch(written, slice, again.data());
   Require(std::memcmp(again.data(), frame.data(), frame.size()) == 0);
 }
 
