@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 
 #include "common/base/status_macros.h"
 
@@ -48,6 +47,7 @@ ExpertFfn::ExpertFfn(const ExpertStore* store, KernelBackend* backend, DType act
     : store_(store),
       backend_(backend),
       activation_dtype_(activation_dtype),
+      timer_(backend->NewTimer()),
       rows_(static_cast<size_t>(store->shape().num_layers) * store->experts().size()),
       nanoseconds_(store->experts().size()) {}
 
@@ -70,16 +70,28 @@ std::vector<std::pair<int32_t, absl::Duration>> ExpertFfn::ComputeTimes() const 
   return times;
 }
 
-void ExpertFfn::Count(int32_t layer, std::span<const Item> items,
-                      std::span<const ExpertGroup> groups, absl::Duration time) {
-  const double per_row =
-      static_cast<double>(absl::ToInt64Nanoseconds(time)) / static_cast<double>(items.size());
+std::vector<ExpertFfn::ComputedRows> ExpertFfn::CountRows(int32_t layer,
+                                                          std::span<const Item> items,
+                                                          std::span<const ExpertGroup> groups) {
+  std::vector<ComputedRows> experts;
+  experts.reserve(groups.size());
   for (const ExpertGroup& group : groups) {
     const size_t place = store_->place(items[static_cast<size_t>(group.row_begin)].expert);
     rows_[static_cast<size_t>(layer) * nanoseconds_.size() + place].fetch_add(
         group.num_rows, std::memory_order_relaxed);
-    nanoseconds_[place].fetch_add(
-        static_cast<int64_t>(per_row * static_cast<double>(group.num_rows)),
+    experts.push_back({place, group.num_rows});
+  }
+  return experts;
+}
+
+void ExpertFfn::CountTime(std::span<const ComputedRows> experts, absl::Duration time) {
+  int64_t num_rows = 0;
+  for (const ComputedRows& expert : experts) num_rows += expert.num_rows;
+  const double per_row =
+      static_cast<double>(absl::ToInt64Nanoseconds(time)) / static_cast<double>(num_rows);
+  for (const ComputedRows& expert : experts) {
+    nanoseconds_[expert.place].fetch_add(
+        static_cast<int64_t>(per_row * static_cast<double>(expert.num_rows)),
         std::memory_order_relaxed);
   }
 }
@@ -157,9 +169,12 @@ absl::Status ExpertFfn::RunSorted(std::span<const ExpertJob> jobs, std::span<con
   for (size_t i = 0; i < jobs.size(); ++i) {
     M1_RETURN_IF_ERROR(backend_->CopyRows(jobs[i].rows, moves[i].rows, x, moves[i].places));
   }
-  const absl::Time started = absl::Now();
+  timer_->Begin();
   M1_RETURN_IF_ERROR(backend_->ExpertFfn(x, groups, mid_.view().Rows(0, num_pairs), y));
-  Count(jobs[static_cast<size_t>(items[0].job)].layer, items, groups, absl::Now() - started);
+  const int32_t layer = jobs[static_cast<size_t>(items[0].job)].layer;
+  timer_->End([this, experts = CountRows(layer, items, groups)](absl::Duration time) {
+    CountTime(experts, time);
+  });
   for (size_t i = 0; i < jobs.size(); ++i) {
     M1_RETURN_IF_ERROR(backend_->CopyRows(y, moves[i].places, jobs[i].out, moves[i].out_rows));
   }

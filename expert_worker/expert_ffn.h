@@ -39,7 +39,8 @@ class ExpertFfn final : public ExpertExecutor {
 
   // Since the start, for every layer and hosted expert; thread-safe.
   std::vector<ExpertLoad> Loads() const;
-  // Time spent in each hosted expert: that of a run goes to its experts by their rows. Thread-safe.
+  // Time of the device spent in each hosted expert: that of a run goes to its experts by their
+  // rows, once the device is done and the next run begins. Thread-safe.
   std::vector<std::pair<int32_t, absl::Duration>> ComputeTimes() const;
 
  private:
@@ -53,13 +54,20 @@ class ExpertFfn final : public ExpertExecutor {
   // Runs items that are sorted by expert, as many as the scratch memory may hold.
   absl::Status RunSorted(std::span<const ExpertJob> jobs, std::span<const Item> items);
   void GrowScratch(int64_t num_pairs);
+  // Rows of a hosted expert, by its place among them.
+  struct ComputedRows {
+    size_t place = 0;
+    int64_t num_rows = 0;
+  };
   // `groups`: of the sorted items, each of one expert.
-  void Count(int32_t layer, std::span<const Item> items, std::span<const ExpertGroup> groups,
-             absl::Duration time);
+  std::vector<ComputedRows> CountRows(int32_t layer, std::span<const Item> items,
+                                      std::span<const ExpertGroup> groups);
+  void CountTime(std::span<const ComputedRows> experts, absl::Duration time);
 
   const ExpertStore* const store_;
   KernelBackend* const backend_;
   const DType activation_dtype_;
+  const std::unique_ptr<DeviceTimer> timer_;
   // Of layer l and the hosted expert i at l * number of hosted ones + i.
   std::vector<std::atomic<int64_t>> rows_;
   std::vector<std::atomic<int64_t>> nanoseconds_;  // by hosted expert

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "absl/status/status.h"
 
+#include "common/kernels/device_timer.h"
 #include "common/tensor/device.h"
 #include "common/tensor/tensor.h"
 #include "common/tensor/tensor_view.h"
@@ -35,6 +37,9 @@ class BackendMemory {
   // before it is unmapped. Any thread. False, which is logged, where that cannot be.
   virtual bool PinHost(void* /*data*/, int64_t /*bytes*/) { return false; }
   virtual void UnpinHost(void* /*data*/) {}
+
+  // Freed before the backend.
+  virtual std::unique_ptr<DeviceTimer> NewTimer() { return std::make_unique<HostTimer>(); }
 
   // out[out_rows[i]] = x[x_rows[i]] along the outermost axis. No row is written twice, or both read
   // and written; `out` may be `x`. Errors: InvalidArgument for rows that do not exist.

@@ -38,6 +38,16 @@ bool OnRealGpu() { return false; }
 }  // namespace m1
 
 namespace m1::cuda {
+
+// On the device's clock: milliseconds, of which a launch takes one.
+struct TimestampEvent {
+  struct Passage {
+    int64_t at = 0;
+    bool is_passed = false;
+  };
+  std::shared_ptr<Passage> passage;  // of the last record, whose work may outlive this
+};
+
 namespace {
 
 // What a stream was given and has not done. Work that gives false cannot be done yet.
@@ -362,6 +372,22 @@ LaunchError RecordEvent(Event event, Stream stream) {
 }
 LaunchError WaitEvent(Stream stream, Event event) { return Gpu().Wait(stream, *event); }
 LaunchError QueryEvent(Event event, bool* done) { return Gpu().Query(*event, done); }
+LaunchError NewTimestamp(Timestamp* timestamp) {
+  *timestamp = new TimestampEvent;
+  return 0;
+}
+void FreeTimestamp(Timestamp timestamp) { delete timestamp; }
+LaunchError RecordTimestamp(Timestamp timestamp, Stream) {
+  timestamp->passage = std::make_shared<TimestampEvent::Passage>();
+  return Gpu().Enqueue([passage = timestamp->passage] {
+    *passage = {Gpu().stats().launches, true};
+  });
+}
+LaunchError Elapsed(Timestamp begin, Timestamp end, bool* is_passed, float* milliseconds) {
+  *is_passed = end->passage->is_passed;
+  *milliseconds = static_cast<float>(end->passage->at - begin->passage->at);
+  return 0;
+}
 const char* ErrorName(LaunchError error) {
   switch (error) {
     case kFault:

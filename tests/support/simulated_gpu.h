@@ -19,8 +19,8 @@ namespace m1::cuda {
 inline constexpr int64_t kSimulatedGpuBytes = int64_t{1} << 30;
 
 struct SimulatedGpuStats {
-  int64_t launches = 0;
-  int64_t mmas = 0;  // of warps
+  int64_t launches = 0;  // each takes a millisecond of the device's time
+  int64_t mmas = 0;      // of warps
   int64_t bank_conflicts = 0;
   int64_t allocated_bytes = 0;  // now
   int64_t pinned_bytes = 0;     // of the host's memory, now

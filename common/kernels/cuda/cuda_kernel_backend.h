@@ -16,6 +16,7 @@
 #include "common/kernels/backend.h"
 #include "common/kernels/cuda/device_buffers.h"
 #include "common/kernels/cuda/device_errors.h"
+#include "common/kernels/cuda/event_timer.h"
 #include "common/kernels/cuda/runtime.h"
 
 namespace m1::cuda {
@@ -41,6 +42,7 @@ class CudaKernelBackend final : public KernelBackend {
   absl::Status Upload(ConstTensorView x, TensorView out) override;
   absl::Status Download(ConstTensorView x, TensorView out) override;
   absl::Status Zero(TensorView out) override;
+  std::unique_ptr<DeviceTimer> NewTimer() override { return std::make_unique<EventTimer>(stream_); }
   Tensor NewHostTensor(DType dtype, const Shape& shape) override;
   bool PinHost(void* data, int64_t bytes) override;
   void UnpinHost(void* data) override;

@@ -8,7 +8,7 @@ namespace m1::cuda {
 namespace {
 
 // What a call returned must not be returned by the next launch, too.
-LaunchError Forget(cudaError_t error) {
+cudaError_t Forget(cudaError_t error) {
   if (error != cudaSuccess) static_cast<void>(cudaGetLastError());
   return error;
 }
@@ -69,20 +69,49 @@ LaunchError OpenTransferStream(Stream* stream) {
   int least = 0;
   int greatest = 0;
   const cudaError_t error = cudaDeviceGetStreamPriorityRange(&least, &greatest);
-  if (error != cudaSuccess) return error;
-  return cudaStreamCreateWithPriority(stream, cudaStreamNonBlocking, greatest);
+  if (error != cudaSuccess) return Forget(error);
+  return Forget(cudaStreamCreateWithPriority(stream, cudaStreamNonBlocking, greatest));
 }
 
 LaunchError NewEvent(Event* event) {
-  return cudaEventCreateWithFlags(event, cudaEventDisableTiming);
+  return Forget(cudaEventCreateWithFlags(event, cudaEventDisableTiming));
 }
 void FreeEvent(Event event) { cudaEventDestroy(event); }
-LaunchError RecordEvent(Event event, Stream stream) { return cudaEventRecord(event, stream); }
-LaunchError WaitEvent(Stream stream, Event event) { return cudaStreamWaitEvent(stream, event, 0); }
+LaunchError RecordEvent(Event event, Stream stream) {
+  return Forget(cudaEventRecord(event, stream));
+}
+LaunchError WaitEvent(Stream stream, Event event) {
+  return Forget(cudaStreamWaitEvent(stream, event, 0));
+}
 LaunchError QueryEvent(Event event, bool* done) {
-  const cudaError_t error = cudaEventQuery(event);
+  const cudaError_t error = Forget(cudaEventQuery(event));
   *done = error == cudaSuccess;
   return error == cudaErrorNotReady ? cudaSuccess : error;
+}
+
+struct TimestampEvent {
+  cudaEvent_t event = nullptr;
+};
+
+LaunchError NewTimestamp(Timestamp* timestamp) {
+  cudaEvent_t event = nullptr;
+  const cudaError_t error = cudaEventCreate(&event);
+  if (error == cudaSuccess) *timestamp = new TimestampEvent{event};
+  return Forget(error);
+}
+void FreeTimestamp(Timestamp timestamp) {
+  if (timestamp == nullptr) return;
+  cudaEventDestroy(timestamp->event);
+  delete timestamp;
+}
+LaunchError RecordTimestamp(Timestamp timestamp, Stream stream) {
+  return Forget(cudaEventRecord(timestamp->event, stream));
+}
+LaunchError Elapsed(Timestamp begin, Timestamp end, bool* is_passed, float* milliseconds) {
+  const cudaError_t error = Forget(cudaEventQuery(end->event));
+  *is_passed = error == cudaSuccess;
+  if (error != cudaSuccess) return error == cudaErrorNotReady ? cudaSuccess : error;
+  return Forget(cudaEventElapsedTime(milliseconds, begin->event, end->event));
 }
 
 const char* ErrorName(LaunchError error) {

@@ -54,6 +54,18 @@ void FreeEvent(Event event);
 // Whether the work before the mark is done. Does not wait.
 [[nodiscard]] LaunchError QueryEvent(Event event, bool* done);
 
+// A time in a stream's work, as the device passes it.
+struct TimestampEvent;
+using Timestamp = TimestampEvent*;
+[[nodiscard]] LaunchError NewTimestamp(Timestamp* timestamp);
+void FreeTimestamp(Timestamp timestamp);
+// Behind all that the stream was given up to now.
+[[nodiscard]] LaunchError RecordTimestamp(Timestamp timestamp, Stream stream);
+// Does not wait: `is_passed` says whether the device has passed `end`, and so `milliseconds`
+// counts.
+[[nodiscard]] LaunchError Elapsed(Timestamp begin, Timestamp end, bool* is_passed,
+                                  float* milliseconds);
+
 // "cudaErrorInvalidValue"
 const char* ErrorName(LaunchError error);
 
