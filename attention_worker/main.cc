@@ -1,5 +1,4 @@
 // m1-attention-worker: attention layers, recurrent state, KV blocks, gates, LM head and sampling.
-#include <functional>
 #include <memory>
 #include <numeric>
 #include <string>
