@@ -32,6 +32,8 @@ absl::Status ExchangePeer::Call::StartDeviceLink() {
 }
 
 void ExchangePeer::Call::PollDevice() {
+  // The owner may give this call up.
+  const std::shared_ptr<Call> self = shared_from_this();
   const absl::Status status = device_->Poll();
   if (!status.ok() && is_device_ready_) {
     // What it carried will not come.
