@@ -274,6 +274,7 @@ Result GroupEnd() { return kSuccess; }
 
 void Abort(Communicator communicator) {
   communicator->state->is_aborted = true;
+  communicator->state->pending = nullptr;  // it holds the state
   --Get().num_communicators;
   delete communicator;
 }
