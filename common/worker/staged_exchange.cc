@@ -23,6 +23,10 @@ auto HostTensors(KernelBackend* backend) {
       [backend](DType dtype, const Shape& shape) { return backend->NewHostTensor(dtype, shape); };
 }
 
+auto DeviceTensors(KernelBackend* backend) {
+  return [backend](DType dtype, const Shape& shape) { return backend->NewTensor(dtype, shape); };
+}
+
 }  // namespace
 
 void StagedExchange::Reserve(DType dtype, int64_t max_rows, int64_t experts_per_row,
@@ -85,9 +89,7 @@ absl::Status StagedExchange::Lane::Finish() {
   const int64_t hidden = host_out_.dim(1);
   const int64_t row_bytes = hidden * DTypeBytes(dtype);
   const TensorView packed = GrownRows(&packed_, dtype, count, hidden, HostTensors(backend_));
-  const TensorView uploaded = GrownRows(
-      &uploaded_, dtype, count, hidden,
-      [this](DType type, const Shape& shape) { return backend_->NewTensor(type, shape); });
+  const TensorView uploaded = GrownRows(&uploaded_, dtype, count, hidden, DeviceTensors(backend_));
   const auto* from = static_cast<const std::byte*>(host_out_.data());
   auto* to = static_cast<std::byte*>(packed.data());
   for (const int32_t index : indices) {
@@ -101,11 +103,8 @@ absl::Status StagedExchange::Lane::Finish() {
 }
 
 void StagedExecutor::Reserve(DType dtype, int64_t max_rows, int64_t max_pairs, int64_t hidden) {
-  const auto make = [this](DType type, const Shape& shape) {
-    return backend_->NewTensor(type, shape);
-  };
-  GrownRows(&rows_, dtype, max_rows, hidden, make);
-  GrownRows(&out_, dtype, max_pairs, hidden, make);
+  GrownRows(&rows_, dtype, max_rows, hidden, DeviceTensors(backend_));
+  GrownRows(&out_, dtype, max_pairs, hidden, DeviceTensors(backend_));
 }
 
 absl::Status StagedExecutor::ValidateJob(const ExpertJob& job) const {
@@ -128,11 +127,8 @@ absl::Status StagedExecutor::Execute(std::span<const ExpertJob> jobs) {
   if (first == nullptr) return jobs.empty() ? absl::OkStatus() : executor_->Execute(jobs);
   const DType dtype = first->rows.dtype();
   const int64_t hidden = first->rows.dim(1);
-  const auto make = [this](DType type, const Shape& shape) {
-    return backend_->NewTensor(type, shape);
-  };
-  const TensorView rows = GrownRows(&rows_, dtype, num_rows, hidden, make);
-  const TensorView out = GrownRows(&out_, dtype, num_pairs, hidden, make);
+  const TensorView rows = GrownRows(&rows_, dtype, num_rows, hidden, DeviceTensors(backend_));
+  const TensorView out = GrownRows(&out_, dtype, num_pairs, hidden, DeviceTensors(backend_));
   std::vector<ExpertJob> staged(jobs.begin(), jobs.end());
   int64_t first_row = 0;
   int64_t first_pair = 0;
