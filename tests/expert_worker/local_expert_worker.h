@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "common/base/check.h"
-#include "common/rpc/server_runner.h"
 #include "expert_worker/engine.h"
 #include "expert_worker/exchange_service.h"
 #include "expert_worker/shm_source.h"
 #include "tests/expert_worker/random_experts.h"
+#include "tests/expert_worker/served_engine.h"
 
 namespace m1 {
 
@@ -41,31 +41,15 @@ class LocalExpertWorker {
       : experts_(weights, options.experts, options.dtype),
         source_(SourceOf(weights, options, &experts_.executor)),
         engine_(&experts_.executor, EngineOptionsOf(options), source_.get()),
-        service_(ServiceOptionsOf(weights, options, source_.get()), &experts_.executor, &engine_) {
-    ServerOptions server;
-    server.announce = false;
-    server.port = options.port;
-    auto runner = ServerRunner::Start(server, {service_.service()},
-                                      [this](auto& builder) { service_.AddQueue(builder); });
-    M1_CHECK(runner.ok());
-    runner_ = *std::move(runner);
-    service_.Start();
-    runner_->SetServing(true);
-  }
+        service_(ServiceOptionsOf(weights, options, source_.get()), &experts_.executor, &engine_),
+        served_(&engine_, &service_, options.port) {}
 
-  // Without draining: streams break, as when the process dies.
-  ~LocalExpertWorker() {
-    runner_->Shutdown(absl::ZeroDuration());
-    engine_.Stop();
-    service_.Stop();
-  }
-
-  int port() const { return runner_->port(); }
-  const std::string& address() const { return runner_->target(); }
+  int port() const { return served_.port(); }
+  const std::string& address() const { return served_.address(); }
   // As a process that is stopped: it takes nothing more and answers nothing more.
   void StopEngine() { engine_.Stop(); }
   EngineStats stats() const { return engine_.stats(); }
-  ServerRunner& runner() { return *runner_; }
+  ServerRunner& runner() { return served_.runner(); }
   ShmSource* source() { return source_.get(); }
   void Drain() {
     if (source_ != nullptr) source_->Drain();
@@ -104,7 +88,7 @@ class LocalExpertWorker {
   std::unique_ptr<ShmSource> source_;
   Engine engine_;
   ExchangeService service_;
-  std::unique_ptr<ServerRunner> runner_;
+  ServedEngine served_;
 };
 
 }  // namespace m1

@@ -16,12 +16,12 @@
 #include "common/kernels/cuda_backend.h"
 #include "common/nccl/nccl_transport.h"
 #include "common/rpc/remote_exchange.h"
-#include "common/rpc/server_runner.h"
 #include "common/worker/device_weights.h"
 #include "common/worker/staged_exchange.h"
 #include "expert_worker/engine.h"
 #include "expert_worker/exchange_service.h"
 #include "tests/expert_worker/random_experts.h"
+#include "tests/expert_worker/served_engine.h"
 #include "tests/support/eventually.h"
 #include "tests/support/fake_nccl.h"
 #include "tests/support/status_matchers.h"
@@ -56,26 +56,11 @@ class GpuWorker {
         executor_(gpu_.get(), &ffn_),
         transport_(has_links ? CreateNcclTransport(gpu_.get(), StreamOf(*gpu_)) : nullptr),
         engine_(&executor_, {}),
-        service_(OptionsOf(weights, transport_.get()), &executor_, &engine_) {
-    ServerOptions server;
-    server.announce = false;
-    server.port = port;
-    auto runner = ServerRunner::Start(server, {service_.service()},
-                                      [this](auto& builder) { service_.AddQueue(builder); });
-    M1_CHECK(runner.ok());
-    runner_ = *std::move(runner);
-    service_.Start();
-    runner_->SetServing(true);
-  }
-  // Without draining: streams break, as when the process dies.
-  ~GpuWorker() {
-    runner_->Shutdown(absl::ZeroDuration());
-    engine_.Stop();
-    service_.Stop();
-  }
+        service_(OptionsOf(weights, transport_.get()), &executor_, &engine_),
+        served_(&engine_, &service_, port) {}
 
-  int port() const { return runner_->port(); }
-  const std::string& address() const { return runner_->target(); }
+  int port() const { return served_.port(); }
+  const std::string& address() const { return served_.address(); }
   EngineStats stats() const { return engine_.stats(); }
   void Drain() { service_.Drain(); }
 
@@ -100,7 +85,7 @@ class GpuWorker {
   const std::unique_ptr<DeviceTransport> transport_;
   Engine engine_;
   ExchangeService service_;
-  std::unique_ptr<ServerRunner> runner_;
+  ServedEngine served_;
 };
 
 class DeviceExchangeTest : public testing::Test {
