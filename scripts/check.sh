@@ -39,7 +39,16 @@ asan_services() {
   ((${#tests[@]})) || m1_die "no test needs gRPC"
   mapfile -t targets < <(test_targets asan-services "${tests[@]}")
   m1_build asan-services m1 m1-router m1-attention-worker m1-expert-worker "${targets[@]}"
-  ctest --preset asan-services -j "$M1_JOBS" --no-tests=error -R "^($(IFS='|'; echo "${tests[*]}"))\$"
+  # These wait on time and may fail once, but not with a report: reports of all runs are kept and end the stage.
+  local reports=build/asan-services/reports
+  rm -rf "$reports" && mkdir -p "$reports"
+  ASAN_OPTIONS="$ASAN_OPTIONS:log_path=$PWD/$reports/report" UBSAN_OPTIONS="$UBSAN_OPTIONS:log_path=$PWD/$reports/report" \
+    ctest --preset asan-services -j "$M1_JOBS" --no-tests=error --repeat until-pass:2 -R "^($(IFS='|'; echo "${tests[*]}"))\$" ||
+    { cat "$reports"/* 2>/dev/null; m1_die "tests of the services failed"; }
+  if compgen -G "$reports/*" >/dev/null; then
+    cat "$reports"/*
+    m1_die "a sanitizer has reported"
+  fi
 }
 
 # integration_tests BIN FILE...: against the processes of BIN.

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from client import Client
-from cluster import Cluster, kill_busy_workers, wait_serving, wait_until
+from cluster import Cluster, kill_busy_workers, require, wait_serving, wait_until
 
 MODEL = "models/tiny"
 STRIDE = int(os.environ.get("M1_KILL_STRIDE", "64"))
@@ -65,7 +65,7 @@ def test_a_worker_killed_at_any_token(pair, temperature):
     equal, kills, late, indices = 0, 0, [], range(1, ANSWER_TOKENS + 1, STRIDE)
     for index in indices:
         reader = Reader(client, request, index)
-        assert reader.reached.wait(60)
+        require(reader.reached.wait(60), f"token {index} did not come within 60 s")
         holders = [worker.address for worker in client.load().workers if worker.sequence_count > 0]
         victim = next((p for p in cluster.attention if p.address in holders), None)
         if victim is not None:  # else the answer was over before its worker could be killed
@@ -92,7 +92,7 @@ def test_kills_under_load(pair):
         clients, answers = client.send_all_in_background(requests)
         killed_with = kill_busy_workers(cluster, client, clients, turns=1 + rounds % 2)
         clients.join()
-        assert sum(killed_with) > 0
+        require(sum(killed_with) > 0, "no busy worker was killed")
         rounds += sum(count > 0 for count in killed_with)  # an idle one that dies shows nothing
         assert [answer.key() for answer in answers] == plain
         both_serve(cluster, client)
@@ -111,7 +111,7 @@ def test_drained_workers_hand_over_at_once(pair):
         started = time.monotonic()
         victim.signal(signal.SIGTERM)
         assert victim.wait(10) == 0
-        assert clients.is_alive(), "the answers were not long enough to see anything"
+        require(clients.is_alive(), "the answers were not long enough to see anything")
         print(f"\ndrained in {time.monotonic() - started:.1f} s")
         victim.start()
         clients.join()
@@ -127,7 +127,7 @@ def test_the_only_worker_drains_and_comes_back(stubs):
         wait_until(lambda: client.load().workers[0].sequence_count > 5, 30, "the worker has work")
         cluster.attention[0].signal(signal.SIGTERM)
         assert cluster.attention[0].wait(10) == 0
-        assert clients.is_alive()
+        require(clients.is_alive(), "the answers were not long enough to see anything")
         cluster.attention[0].start()
         wait_serving(cluster.target)
         clients.join()
