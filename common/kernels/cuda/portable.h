@@ -29,9 +29,11 @@
 #if defined(__CUDACC__)
 #define M1_DEVICE __device__ __forceinline__
 #define M1_UNROLL _Pragma("unroll")
+#define M1_NO_UNROLL _Pragma("unroll 1")
 #else
 #define M1_DEVICE inline
 #define M1_UNROLL
+#define M1_NO_UNROLL
 #endif
 
 namespace m1::cuda {

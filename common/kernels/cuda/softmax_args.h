@@ -49,8 +49,7 @@ constexpr SoftmaxPartials SoftmaxPartialsIn(float* scratch, int64_t slots, int h
   return {scratch, scratch + slots * heads, scratch + 2 * slots * heads};
 }
 
-// A masked key weighs 0, and still meets its value: where pool_v holds infinity or NaN for a key of
-// a sequence, rows of the same call before that key may become NaN, too.
+// What pool_k and pool_v hold for a key, infinity and NaN among it, does not reach rows before it.
 struct SoftmaxArgs {
   const Bf16* q;                     // [rows, heads, head_dim]
   const Bf16* pool_k;                // [blocks, kv_heads, kKeyBlock, head_dim]

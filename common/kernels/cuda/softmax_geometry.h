@@ -6,6 +6,8 @@
 // on its own q and keys alone, whatever the shape.
 #pragma once
 
+#include <cstdint>
+
 #include "common/kernels/cuda/portable.h"
 #include "common/kernels/cuda/product_geometry.h"
 
@@ -82,7 +84,9 @@ template <typename Shape>
 constexpr int KeyOffset(const KeyChunk& at) {
   constexpr int kLineRows = Shape::kKeyChunks < 8 ? 8 / Shape::kKeyChunks : 1;
   constexpr int kTurns = 8 / kLineRows;
-  const int place = at.chunk ^ (at.key / kLineRows % kTurns);
+  // Unsigned: the compiler sees what keys have in common, and holds fewer addresses.
+  const unsigned key = static_cast<unsigned>(at.key);
+  const int place = at.chunk ^ static_cast<int>(key / kLineRows % kTurns);
   return (at.key * Shape::kKeyChunks + place) * kChunkBytes;
 }
 
@@ -101,6 +105,14 @@ constexpr KeyChunk ScoreOperand(int lane, int key_tile, int step) {
 // The same, transposed, for operand A of the values' sum: 16 elements of v, K step `step` of keys.
 constexpr KeyChunk ValueOperand(int lane, int dim_tile, int step) {
   return {step * kMmaK + lane / 16 * 8 + lane % 8, 2 * dim_tile + lane / 8 % 2};
+}
+
+// Of the two values in register `i` (0-3) of that operand, low and high, those of the first
+// `visible` keys of its K step.
+constexpr uint32_t ValueMask(int lane, int i, int visible) {
+  const int left = visible - 2 * (lane % 4) - 8 * (i / 2);
+  if (left > 1) return 0xffffffffU;
+  return left > 0 ? 0xffffU : 0;
 }
 
 // Register `i` (0-3) of an accumulator: row of the tile (a key, or an element of v), and column of

@@ -1,12 +1,14 @@
-// What a warp computes of softmax attention: for its tiles of 8 queries the scores of a key block,
-// the online softmax of a segment, the weighted sum of the values. The order of operations is that
-// of backend.h; only the products of 16 elements at a time are the tensor cores' own.
+// What a warp computes of softmax attention: for its tiles of 8 queries the scores of a key block
+// and the online softmax of a segment; the weighted sum of the values is softmax_output.h. The
+// order of operations is that of backend.h; only the products of 16 elements at a time are the
+// tensor cores' own.
 #pragma once
 
 #include "common/kernels/cuda/device_math.h"
 #include "common/kernels/cuda/portable.h"
 #include "common/kernels/cuda/softmax_args.h"
 #include "common/kernels/cuda/softmax_geometry.h"
+#include "common/kernels/cuda/softmax_output.h"
 
 namespace m1::cuda {
 
@@ -20,7 +22,8 @@ class SoftmaxTiles {
       : thread_(thread),
         scale_(args.scale),
         first_(first),
-        last_position_(queries.LastPosition(first, Shape::kWarpQueries)) {
+        last_position_(queries.LastPosition(first, Shape::kWarpQueries)),
+        o_(thread) {
     LoadQueries(args.q, queries);
     StartSegment();
   }
@@ -33,16 +36,11 @@ class SoftmaxTiles {
         m_[tile][odd] = -Infinity();
         l_[tile][odd] = 0.0f;
       }
-      M1_UNROLL
-      for (int dims = 0; dims < Shape::kDimTiles; ++dims) {
-        M1_UNROLL
-        for (int i = 0; i < 4; ++i) o_[tile][dims][i] = 0.0f;
-      }
     }
+    o_.Clear();
   }
 
-  // The key block in stage `stage`. A query that does not see it is left as it was, but for the
-  // sign of zeros in o.
+  // The key block in stage `stage`. A query that does not see it is left as it was.
   M1_DEVICE void Attend(int stage, int first_key) {
     if (first_key > last_position_) return;
     float s[Shape::kTiles][kKeyTiles][4] = {};
@@ -58,7 +56,7 @@ class SoftmaxTiles {
         p[tile][t][1] = thread_.TransposeMatrix(PackBf16(s[tile][t][2], s[tile][t][3]));
       }
     }
-    AddValues(stage + Shape::kMatrixBytes, p);
+    AddValues(stage + Shape::kMatrixBytes, first_key, p);
   }
 
   M1_DEVICE int Query(int tile, int odd) const {
@@ -68,8 +66,7 @@ class SoftmaxTiles {
   M1_DEVICE int Position(int tile, int odd) const { return position_[tile][odd]; }
   M1_DEVICE float m(int tile, int odd) const { return m_[tile][odd]; }
   M1_DEVICE float l(int tile, int odd) const { return l_[tile][odd]; }
-  // Zeros are +0: their sign does not tell which masked keys were met and which skipped.
-  M1_DEVICE float o(int tile, int dims, int i) const { return o_[tile][dims][i] + 0.0f; }
+  M1_DEVICE float o(int tile, int dims, int i) const { return o_.at(tile, dims, i); }
 
  private:
   // Operand B of the scores: elements 2c, 2c + 1 and 2c + 8, 2c + 9 of each K step, where the lane
@@ -107,7 +104,7 @@ class SoftmaxTiles {
 
   // Scores of the lane's column `odd` to weights; m, l and o follow.
   M1_DEVICE void Weigh(int tile, int odd, int first_key, float (&s)[kKeyTiles][4]) {
-    const int visible = Position(tile, odd) + 1 - first_key;
+    const int visible = Visible(tile, odd, first_key);
     const float old = m_[tile][odd];
     float max = old;
     M1_UNROLL
@@ -140,29 +137,27 @@ class SoftmaxTiles {
     const float c = old == -Infinity() ? 0.0f : Exp(old - max);
     m_[tile][odd] = max;
     l_[tile][odd] = fmaf(l_[tile][odd], c, sum);
-    M1_UNROLL
-    for (int dims = 0; dims < Shape::kDimTiles; ++dims) {
-      o_[tile][dims][odd] = o_[tile][dims][odd] * c;
-      o_[tile][dims][odd + 2] = o_[tile][dims][odd + 2] * c;
-    }
+    o_.Scale(tile, odd, c);
   }
 
+  // How many keys of the block it sees: none where not positive.
+  M1_DEVICE int Visible(int tile, int odd, int first_key) const {
+    return Position(tile, odd) + 1 - first_key;
+  }
   M1_DEVICE int Key(int key_tile, int i) const {
     return key_tile * kMmaM + AccumulatorRow(thread_.lane(), i);
   }
 
-  M1_DEVICE void AddValues(int v, const uint32_t (&p)[Shape::kTiles][kKeyTiles][2]) {
+  M1_DEVICE void AddValues(int v, int first_key, uint32_t (&p)[Shape::kTiles][kKeyTiles][2]) {
+    const int least = thread_.Shuffle(Visible(0, 0, first_key), 0);  // of the first query
+    if (least >= kKeyBlock) {
+      o_.Add(v, p);
+      return;
+    }
     M1_UNROLL
-    for (int step = 0; step < kKeyTiles; ++step) {
-      M1_UNROLL
-      for (int dims = 0; dims < Shape::kDimTiles; ++dims) {
-        const Words4 values = thread_.LoadMatricesTransposed(
-            v + KeyOffset<Shape>(ValueOperand(thread_.lane(), dims, step)));
-        M1_UNROLL
-        for (int tile = 0; tile < Shape::kTiles; ++tile) {
-          thread_.Mma(o_[tile][dims], values, p[tile][step][0], p[tile][step][1]);
-        }
-      }
+    for (int tile = 0; tile < Shape::kTiles; ++tile) {
+      const int visible[2] = {Visible(tile, 0, first_key), Visible(tile, 1, first_key)};
+      o_.AddVisible(v, tile, visible, p[tile]);
     }
   }
 
@@ -174,7 +169,7 @@ class SoftmaxTiles {
   uint32_t q_[Shape::kTiles][2 * Shape::kSteps];
   float m_[Shape::kTiles][2];
   float l_[Shape::kTiles][2];
-  float o_[Shape::kTiles][Shape::kDimTiles][4];
+  SoftmaxOutput<Shape, Thread> o_;
 };
 
 }  // namespace m1::cuda

@@ -73,6 +73,17 @@ uint32_t Bits(ConstTensorView view, int64_t i) {
   }
 }
 
+enum class Kind { kNumber, kInfinity, kMinusInfinity, kNaN };
+
+// Of an element of bf16 or fp32.
+Kind KindOf(ConstTensorView view, int64_t i) {
+  const float value = view.dtype() == DType::kBf16 ? Bf16ToFloat(view.data_as<Bf16>()[i])
+                                                   : view.data_as<float>()[i];
+  if (std::isnan(value)) return Kind::kNaN;
+  if (!std::isinf(value)) return Kind::kNumber;
+  return value > 0 ? Kind::kInfinity : Kind::kMinusInfinity;
+}
+
 }  // namespace
 
 testing::AssertionResult SameBits(ConstTensorView got, ConstTensorView want) {
@@ -84,6 +95,20 @@ testing::AssertionResult SameBits(ConstTensorView got, ConstTensorView want) {
       return testing::AssertionFailure()
              << "element " << i << " of " << want.shape().ToString() << ": bits " << std::hex
              << Bits(got, i) << ", wanted " << Bits(want, i);
+    }
+  }
+  return testing::AssertionSuccess();
+}
+
+testing::AssertionResult SameKinds(ConstTensorView got, ConstTensorView want) {
+  if (got.dtype() != want.dtype() || !(got.shape() == want.shape())) {
+    return testing::AssertionFailure() << "other dtype or shape";
+  }
+  for (int64_t i = 0; i < want.num_elements(); ++i) {
+    if (KindOf(got, i) != KindOf(want, i)) {
+      return testing::AssertionFailure()
+             << "element " << i << " of " << want.shape().ToString() << ": bits " << std::hex
+             << Bits(got, i) << ", wanted the kind of " << Bits(want, i);
     }
   }
   return testing::AssertionSuccess();

@@ -43,6 +43,10 @@ Tensor Poisoned(DType dtype, const Shape& shape);
 // Equal bits, where any NaN equals any other. The message names the first element that differs.
 testing::AssertionResult SameBits(ConstTensorView got, ConstTensorView want);
 
+// NaN and infinities of the same sign in the same elements, numbers in the others.
+testing::AssertionResult SameKinds(ConstTensorView got, ConstTensorView want);
+
 inline constexpr DType kActTypes[] = {DType::kF32, DType::kBf16};
+inline constexpr Bf16 kNotFinite[] = {0x7f80, 0xff80, 0x7fc0};  // inf, -inf, NaN
 
 }  // namespace m1

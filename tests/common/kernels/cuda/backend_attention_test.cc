@@ -1,6 +1,7 @@
 // CudaKernelBackend's attention: rotary, KV rows and lightning with the bits of the plain loops,
 // softmax near them.
 #include <numeric>
+#include <span>
 #include <vector>
 
 #include "tests/common/kernels/cuda/cuda_backend_testing.h"
@@ -145,6 +146,46 @@ TEST_F(CudaAttentionTest, SoftmaxIsNearThePlainLoop) {
                                      got.view()));
     // Weights of keys round to the other bf16 now and then.
     EXPECT_TRUE(Near(OnHost(got), want, 0.004));
+  }
+}
+
+// Values of keys, some of them not finite: in each row of a sequence from its third on another
+// element.
+Tensor ValuesThatAreNotFinite(const ModelSizes& sizes, std::span<const PagedSequence> sequences) {
+  Tensor v = RandomMatrix(DType::kBf16, {4, sizes.kv_heads, kKvBlockTokens, sizes.head_dim}, 2, -2);
+  for (const PagedSequence& sequence : sequences) {
+    for (int64_t row = 2; row < sequence.rows.num_rows; ++row) {
+      const int64_t position = sequence.rows.first_position + row;
+      const int64_t block = sequence.block_table[static_cast<size_t>(position / kKvBlockTokens)];
+      for (int64_t head = 0; head < sizes.kv_heads; ++head) {
+        const int64_t key =
+            (block * sizes.kv_heads + head) * kKvBlockTokens + position % kKvBlockTokens;
+        v.data_as<Bf16>()[key * sizes.head_dim + row % sizes.head_dim] = kNotFinite[row % 3];
+      }
+    }
+  }
+  return v;
+}
+
+// A prompt and a few rows, over the border of two blocks. Weights are far from 0, so that infinity
+// times one is no NaN.
+TEST_F(CudaAttentionTest, SoftmaxKeepsValuesThatAreNotFiniteFromEarlierRows) {
+  const std::vector<int32_t> first = {2, 0};
+  const std::vector<int32_t> second = {1, 3};
+  const std::vector<PagedSequence> sequences = {{{0, 30, 50}, first}, {{30, 4, 62}, second}};
+  for (const ModelSizes& sizes : SizesUnderTest()) {
+    const Shape shape{34, sizes.heads, sizes.head_dim};
+    Tensor v = ValuesThatAreNotFinite(sizes, sequences);
+    Tensor k = RandomMatrix(DType::kBf16, v.shape(), 1, -1);
+    Tensor gpu_k = OnGpu(k);
+    Tensor gpu_v = OnGpu(v);
+    const Tensor q = RandomMatrix(DType::kBf16, shape, 3, -3);
+    Tensor want(DType::kBf16, shape);
+    Tensor got = Poison(DType::kBf16, shape);
+    ASSERT_OK(plain_->SoftmaxAttention(q.view(), sequences, {k.view(), v.view()}, want.view()));
+    ASSERT_OK(gpu_->SoftmaxAttention(OnGpu(q).view(), sequences, {gpu_k.view(), gpu_v.view()},
+                                     got.view()));
+    EXPECT_TRUE(SameKinds(OnHost(got).view(), want.view()));
   }
 }
 

@@ -160,5 +160,66 @@ TEST(SoftmaxKernelTest, KeysThatAreNotNumbersStayWithTheirRows) {
   }
 }
 
+// From the row `first` of the only sequence on each row's own value has one element that is not
+// finite, another one in each row. The model knows of no later rows.
+void ExpectValuesStayWithTheirRows(const SoftmaxHeads& heads, const SequenceRows& rows,
+                                   int64_t first) {
+  SoftmaxCase c(heads, {rows});
+  for (int64_t row = first; row < rows.num_rows; ++row) {
+    for (int64_t kv_head = 0; kv_head < heads.kv_heads; ++kv_head) {
+      Bf16* value = c.Value(0, rows.first_position + row, kv_head);
+      value[(5 * row + kv_head) % heads.head_dim] = kNotFinite[row % 3];
+    }
+  }
+  const Tensor want = c.RunModel();
+  ASSERT_TRUE(SameKinds(want.view(), c.RunReference().view()));
+  EXPECT_TRUE(SameBits(c.RunFew().view(), want.view())) << "few";
+  EXPECT_TRUE(SameBits(c.RunMany().view(), want.view())) << "many";
+}
+
+// M1's eight heads for each of kv fill a tile; fewer leave several rows in one, and seven a row in
+// two. Rows at the start of the context, over the border of a block, of a segment, at a block's
+// last key and its first.
+const SoftmaxHeads kGroups[] = {{8, 1, 128}, {2, 1, 128}, {7, 1, 64}, {3, 1, 64},
+                                {4, 2, 64},  {2, 2, 32},  {12, 1, 32}};
+
+TEST(SoftmaxKernelTest, ValuesThatAreNotFiniteStayWithTheirRows) {
+  for (const SoftmaxHeads& heads : kGroups) {
+    for (const SequenceRows& rows :
+         {SequenceRows{0, 6, 0}, {0, 9, 59}, {0, 2, 62}, {0, 3, 64}, {0, 8, 1020}}) {
+      SCOPED_TRACE(testing::Message() << heads.heads << " heads of " << heads.head_dim
+                                      << ", position " << rows.first_position);
+      ExpectValuesStayWithTheirRows(heads, rows, rows.num_rows / 3);
+    }
+  }
+}
+
+// Warps of a prompt of which some see a block whole, some in part and some not at all.
+TEST(SoftmaxKernelTest, ValuesThatAreNotFiniteStayWithTheRowsOfAPrompt) {
+  for (const int head_dim : {32, 128}) {
+    ExpectValuesStayWithTheirRows({1, 1, head_dim}, {0, 140, 20}, 3);
+  }
+}
+
+// The last row's key and value are not finite anywhere: no other row has another bit.
+TEST(SoftmaxKernelTest, ARowThatIsNotFiniteChangesNoOther) {
+  for (const SoftmaxHeads& heads : kGroups) {
+    for (const Bf16 bad : kNotFinite) {
+      SoftmaxCase c(heads, {{0, 7, 60}});
+      const Tensor want = c.RunMany();
+      for (int64_t kv_head = 0; kv_head < heads.kv_heads; ++kv_head) {
+        std::fill_n(c.Key(0, 66, kv_head), heads.head_dim, bad);
+        std::fill_n(c.Value(0, 66, kv_head), heads.head_dim, bad);
+      }
+      const auto bytes = static_cast<size_t>(7 * heads.heads * heads.head_dim) * sizeof(Bf16);
+      for (const Tensor& got : {c.RunFew(), c.RunMany()}) {
+        EXPECT_EQ(std::memcmp(got.view().data(), want.view().data(), bytes), 0)
+            << heads.heads << " heads of " << heads.head_dim << ", " << bad;
+        EXPECT_TRUE(std::isnan(Bf16ToFloat(Elements<Bf16>(got).back())));
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace m1::cuda
