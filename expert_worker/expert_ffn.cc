@@ -141,7 +141,7 @@ absl::Status ExpertFfn::Execute(std::span<const ExpertJob> jobs) {
     M1_RETURN_IF_ERROR(RunSorted(jobs, rest.first(count)));
     rest = rest.subspan(count);
   }
-  return absl::OkStatus();
+  return backend_->Submit();  // rows may lie in memory that others take over
 }
 
 absl::Status ExpertFfn::RunSorted(std::span<const ExpertJob> jobs, std::span<const Item> items) {

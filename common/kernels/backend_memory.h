@@ -38,6 +38,10 @@ class BackendMemory {
   virtual bool PinHost(void* /*data*/, int64_t /*bytes*/) { return false; }
   virtual void UnpinHost(void* /*data*/) {}
 
+  // Operations may be gathered until somebody asks for what they give. This hands them to the
+  // device: before its memory, or its stream, is used by others.
+  virtual absl::Status Submit() { return absl::OkStatus(); }
+
   // Freed before the backend.
   virtual std::unique_ptr<DeviceTimer> NewTimer() { return std::make_unique<HostTimer>(); }
 

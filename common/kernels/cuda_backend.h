@@ -14,8 +14,8 @@ namespace m1 {
 
 // The first GPU that this process sees (CUDA_VISIBLE_DEVICES). Activations are bf16, weights bf16,
 // embeddings and norms also fp32; everything else is Unimplemented by name. An error of the device
-// is Internal, all calls after it fail likewise, and `on_fault`, which may be null, is told.
-// Errors: Internal naming CUDA's error when the device cannot be used.
+// is Internal, all calls after it that reach the device (Submit) fail likewise, and `on_fault`,
+// which may be null, is told. Errors: Internal naming CUDA's error when the device cannot be used.
 absl::StatusOr<std::unique_ptr<KernelBackend>> CreateCudaBackend(
     DeviceFaultHandler on_fault = nullptr);
 

@@ -5,8 +5,8 @@
 //   temperature 0: the largest l, ties to the lowest id.
 //   Else token v weighs w(v) = exp(l(v) / temperature - max of l / temperature), rounded to the
 //   nearest multiple of WeightUnit(vocab). Sums of weights are exact in double, so they do not
-//   depend on their order. A token comes before another if its l is larger, then if its id is lower;
-//   weights fall in that order, for exp is monotone. In turn
+//   depend on their order. A token comes before another if its l is larger, then if its id is
+//   lower; weights fall in that order, for exp is monotone. In turn
 //     top_k > 0 leaves the first top_k tokens their weight and the others none;
 //     top_p < 1 leaves it to the fewest first tokens that weigh top_p of all together;
 //     min_p > 0 to those that weigh at least min_p (the first weighs 1).

@@ -135,14 +135,16 @@ std::span<const int32_t> NcclLink::Iota(size_t count) {
 absl::Status NcclLink::Gather(ConstTensorView rows, std::span<const int32_t> row_indices,
                               int32_t slot) {
   const size_t count = row_indices.size();
-  return context_.backend->CopyRows(rows, row_indices, RowsAt(outgoing(slot), rows, count),
-                                    Iota(count));
+  M1_RETURN_IF_ERROR(context_.backend->CopyRows(rows, row_indices,
+                                                RowsAt(outgoing(slot), rows, count), Iota(count)));
+  return context_.backend->Submit();  // the slot is another's when the link ends
 }
 
 absl::Status NcclLink::Scatter(int32_t slot, TensorView out, std::span<const int32_t> out_indices) {
   const size_t count = out_indices.size();
   M1_RETURN_IF_ERROR(context_.backend->CopyRows(RowsAt(incoming(slot), out, count), Iota(count),
                                                 out, out_indices));
+  M1_RETURN_IF_ERROR(context_.backend->Submit());
   // What comes into the slot next must not come before.
   return in_ == nullptr ? absl::OkStatus() : in_->After(context_.stream);
 }
@@ -150,7 +152,8 @@ absl::Status NcclLink::Scatter(int32_t slot, TensorView out, std::span<const int
 void NcclLink::Send(int32_t slot, int64_t num_bytes) {
   M1_CHECK(num_bytes > 0 && num_bytes <= slots_.slot_bytes);
   if (!status_.ok()) return;
-  status_ = out_->After(context_.stream);
+  status_ = context_.backend->Submit();
+  status_.Update(out_->After(context_.stream));
   if (!status_.ok()) return;
   out_->Transfer(slot, outgoing(slot), static_cast<size_t>(num_bytes));
   status_ = out_->Poll();

@@ -9,7 +9,7 @@ namespace m1 {
 namespace {
 
 // The block that an aligned pointer was found in stands right before it.
-void FreeAligned(void* data) {
+void FreeAligned(void* data, void* /*owner*/) {
   void* raw = nullptr;
   std::memcpy(&raw, static_cast<char*>(data) - sizeof(void*), sizeof(raw));
   std::free(raw);
@@ -28,7 +28,7 @@ Tensor::Tensor(DType dtype, const Shape& shape) : dtype_(dtype), shape_(shape) {
   const uintptr_t start = reinterpret_cast<uintptr_t>(raw) + sizeof(void*);
   void* aligned = reinterpret_cast<void*>((start + kAlignment - 1) / kAlignment * kAlignment);
   std::memcpy(static_cast<char*>(aligned) - sizeof(void*), &raw, sizeof(raw));
-  data_ = {aligned, &FreeAligned};
+  data_ = {aligned, {&FreeAligned, nullptr}};
 }
 
 }  // namespace m1

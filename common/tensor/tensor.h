@@ -17,9 +17,11 @@ class Tensor {
   Tensor() = default;
   // In the host's memory, zero-filled.
   Tensor(DType dtype, const Shape& shape);
-  // Takes over `data`, which holds the elements; free(data) ends them.
-  Tensor(DType dtype, const Shape& shape, void* data, void (*free)(void*))
-      : dtype_(dtype), shape_(shape), data_(data, free) {}
+  // Takes over `data`, which holds the elements; free(data, owner) ends them. The owner outlives
+  // this.
+  Tensor(DType dtype, const Shape& shape, void* data, void (*free)(void* data, void* owner),
+         void* owner)
+      : dtype_(dtype), shape_(shape), data_(data, {free, owner}) {}
 
   DType dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
@@ -35,9 +37,16 @@ class Tensor {
   }
 
  private:
+  struct Deleter {
+    void (*free)(void*, void*);
+    void* owner;
+
+    void operator()(void* data) const { free(data, owner); }
+  };
+
   DType dtype_ = DType::kF32;
   Shape shape_;
-  std::unique_ptr<void, void (*)(void*)> data_{nullptr, nullptr};
+  std::unique_ptr<void, Deleter> data_{nullptr, {nullptr, nullptr}};
 };
 
 }  // namespace m1

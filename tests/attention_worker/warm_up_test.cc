@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/kernels/cuda_backend.h"
+#include "common/model/config.h"
 #include "tests/support/local_model.h"
 #include "tests/support/one_answer.h"
 #include "tests/support/same_results.h"
@@ -67,6 +68,21 @@ TEST(WarmUpTest, AnyLimitsWillDo) {
     options.limits.max_step_tokens = rows;
     const LocalModel model(kModel, options);
   }
+}
+
+// Steps with as many rows as one before are, but for the experts, a graph for each layer.
+TEST(WarmUpTest, DecodeRunsAsGraphs) {
+  constexpr int kTokens = 6;
+  LocalModel model(kModel, Options(/*warm_up=*/false));
+  std::mt19937 random(6);
+  SequenceStart start = RandomStart(random, /*length=*/3, /*request=*/1);
+  start.max_new_tokens = kTokens;
+  const int64_t before = cuda::GetSimulatedGpuStats().graph_runs;
+  model.Run({start});
+  const int64_t runs = cuda::GetSimulatedGpuStats().graph_runs - before;
+  const int64_t num_layers = LoadModelConfig(kModel).value().num_layers;
+  // One step is the prompt's, the first of the others is new.
+  EXPECT_GE(runs, (kTokens - 2) * num_layers);
 }
 
 }  // namespace

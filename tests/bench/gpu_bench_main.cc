@@ -7,10 +7,13 @@
 #include <cstdio>
 #include <fstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 
+#include "common/kernels/cuda/cuda_kernel_backend.h"
 #include "common/model/config.h"
 #include "tests/bench/gpu_bench.h"
 #include "tests/bench/gpu_layer_pair.h"
@@ -26,6 +29,17 @@ namespace {
 
 constexpr int kNoGpu = 77;
 
+// Decode of a layer pair with each kernel as a launch of its own.
+absl::StatusOr<std::vector<LayerPairFigure>> MeasureWithoutGraphs(const ModelConfig& config,
+                                                                  GpuMemory* weights) {
+  cuda::Stream stream = nullptr;
+  if (const cuda::LaunchError error = cuda::OpenStream(&stream); error != 0) {
+    return absl::InternalError(cuda::ErrorName(error));
+  }
+  cuda::CudaKernelBackend backend(stream, nullptr, /*max_graphs=*/0);
+  return MeasureLayerPair(config, &backend, stream, weights, {.prefill_rows = {}});
+}
+
 // The figures so far are kept when something fails.
 absl::Status Measure(const ModelConfig& config, GpuBench& bench, GpuReport* report) {
   report->gpu = bench.gpu();
@@ -35,6 +49,12 @@ absl::Status Measure(const ModelConfig& config, GpuBench& bench, GpuReport* repo
   auto pair = MeasureLayerPair(config, &bench.backend(), bench.stream(), &bench.weights(), {});
   if (!pair.ok()) return pair.status();
   report->layer_pair = *std::move(pair);
+  auto without = MeasureWithoutGraphs(config, &bench.weights());
+  if (!without.ok()) return without.status();
+  for (LayerPairFigure& figure : *without) {
+    figure.phase += ", no graphs";
+    report->layer_pair.push_back(std::move(figure));
+  }
   return absl::OkStatus();
 }
 

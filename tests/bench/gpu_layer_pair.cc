@@ -100,6 +100,7 @@ class LayerPair {
   LayerPair(const ModelConfig& config, KernelBackend* backend, cuda::Stream stream,
             GpuMemory* memory, const LayerPairOptions& options)
       : options_(options),
+        backend_(backend),
         stream_(stream),
         weights_(config, backend, memory),
         store_(MakeStore(config, &weights_)),
@@ -149,7 +150,7 @@ class LayerPair {
 
  private:
   static int64_t Most(const std::vector<int64_t>& rows) {
-    return *std::max_element(rows.begin(), rows.end());
+    return rows.empty() ? 0 : *std::max_element(rows.begin(), rows.end());
   }
   static ExpertStore MakeStore(const ModelConfig& config, PairWeights* weights) {
     std::vector<int32_t> all(static_cast<size_t>(config.num_experts));
@@ -188,6 +189,7 @@ class LayerPair {
     for (int repeat = 0; repeat <= options_.repeats; ++repeat) {
       const Clock::time_point begin = Clock::now();
       M1_RETURN_IF_ERROR(work());
+      M1_RETURN_IF_ERROR(backend_->Submit());
       if (const cuda::LaunchError error = cuda::Synchronize(stream_); error != 0) {
         return absl::InternalError(cuda::ErrorName(error));
       }
@@ -198,6 +200,7 @@ class LayerPair {
   }
 
   const LayerPairOptions options_;
+  KernelBackend* const backend_;
   const cuda::Stream stream_;
   PairWeights weights_;
   ExpertStore store_;

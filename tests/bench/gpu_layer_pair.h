@@ -24,7 +24,7 @@ struct LayerPairOptions {
 };
 
 struct LayerPairFigure {
-  std::string phase;  // "decode", "decode with head", "prefill"
+  std::string phase;  // "decode", "decode with head", "prefill"; "..., no graphs"
   int64_t rows = 0;
   double seconds = 0;  // of the median step, by the host's clock
 

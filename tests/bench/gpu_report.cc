@@ -70,10 +70,10 @@ std::string TableOf(const GpuReport& report) {
                           PeakPercent(figure, c),
                           figure.work.operations > 0 ? Name(figure.work.kind) : "");
   }
-  absl::StrAppendFormat(&table, "\n%-18s %6s %10s %12s\n", "layer pair, int8", "rows", "ms",
+  absl::StrAppendFormat(&table, "\n%-27s %6s %10s %12s\n", "layer pair, int8", "rows", "ms",
                         "tokens/s");
   for (const LayerPairFigure& figure : report.layer_pair) {
-    absl::StrAppendFormat(&table, "%-18s %6d %10.3f %12.1f\n", figure.phase, figure.rows,
+    absl::StrAppendFormat(&table, "%-27s %6d %10.3f %12.1f\n", figure.phase, figure.rows,
                           1e3 * figure.seconds, figure.tokens_per_s());
   }
   for (const std::string& error : report.errors) absl::StrAppend(&table, "error: ", error, "\n");

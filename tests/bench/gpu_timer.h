@@ -27,6 +27,7 @@ class GpuTimer {
   std::vector<double> Measure(int calls, int repeats, absl::FunctionRef<absl::Status()> call);
 
  private:
+  KernelBackend* const backend_;
   const cuda::Stream stream_;
   Tensor lead_from_, lead_to_;
   cuda::Stopwatch* stopwatch_ = nullptr;

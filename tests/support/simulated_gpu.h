@@ -1,7 +1,7 @@
-// A GPU in the simulator of cuda_simulator.h: defines launch.h and runtime.h, for tests that run
-// CudaKernelBackend without a GPU. There is one; any thread may use it. All backends share one
-// stream of kernels, so that the order between two of them is not simulated; transfer streams are
-// their own.
+// A GPU in the simulator of cuda_simulator.h: defines launch.h, runtime.h and measure.h, for tests
+// that run CudaKernelBackend without a GPU. There is one; any thread may use it. All backends share
+// one stream of kernels, so that the order between two of them is not simulated; transfer streams
+// are their own.
 //
 // Nothing that is enqueued happens before somebody waits or asks: what reads results, or reuses
 // memory, too early fails here and not once in a while. The host cannot touch the device's memory
@@ -26,6 +26,8 @@ struct SimulatedGpuStats {
   int64_t pinned_bytes = 0;     // of the host's memory, now
   int64_t pageable_copies = 0;  // between the device and memory of the host's that is not pinned
   int64_t allocations = 0;      // of the device's memory and of pinned
+  int64_t graphs = 0;           // now
+  int64_t graph_runs = 0;
 };
 
 SimulatedGpuStats GetSimulatedGpuStats();

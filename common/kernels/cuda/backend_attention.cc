@@ -73,6 +73,8 @@ void SetSequences(std::span<const SoftmaxSequence> sequences, const SoftmaxSeque
     args->max_rows = std::max(args->max_rows, sequence.num_rows);
     args->max_keys = std::max(args->max_keys, sequence.num_keys());
   }
+  // Whole segments, so that the launch is the same until a sequence begins the next.
+  args->max_keys = NumSegments(args->max_keys) * kSegmentKeys;
 }
 
 }  // namespace
@@ -89,7 +91,7 @@ absl::Status CudaKernelBackend::Rotary(ConstTensorView x, ConstTensorView cos, C
                               .heads = Int(x.dim(1)),
                               .head_dim = Int(x.dim(2)),
                               .half = Int(cos.dim(1))};
-  return ToStatus(LaunchRotary(args, stream_), "rotary");
+  return ToStatus(LaunchRotary(args, queue_.target()), "rotary");
 }
 
 absl::Status CudaKernelBackend::AppendKv(ConstTensorView k, ConstTensorView v,
@@ -99,7 +101,7 @@ absl::Status CudaKernelBackend::AppendKv(ConstTensorView k, ConstTensorView v,
   M1_RETURN_IF_ERROR(NeedBf16("append_kv: k", k));
   if (k.num_elements() == 0) return absl::OkStatus();
   const std::vector<KvPlace> places = PlacesOf(sequences, k.dim(0));
-  M1_ASSIGN_OR_RETURN(const auto sent, uploads_.Put(std::span<const KvPlace>(places)));
+  M1_ASSIGN_OR_RETURN(const auto sent, queue_.Put(std::span<const KvPlace>(places)));
   const AppendKvArgs<Bf16> args{.k = Bf16s(k),
                                 .v = Bf16s(v),
                                 .places = std::get<0>(sent),
@@ -109,7 +111,7 @@ absl::Status CudaKernelBackend::AppendKv(ConstTensorView k, ConstTensorView v,
                                 .kv_heads = Int(k.dim(1)),
                                 .head_dim = Int(k.dim(2)),
                                 .block_tokens = Int(kKvBlockTokens)};
-  return ToStatus(LaunchAppendKv(args, stream_), "append_kv");
+  return ToStatus(LaunchAppendKv(args, queue_.target()), "append_kv");
 }
 
 absl::Status CudaKernelBackend::SoftmaxAttention(ConstTensorView q,
@@ -124,9 +126,9 @@ absl::Status CudaKernelBackend::SoftmaxAttention(ConstTensorView q,
   if (q.num_elements() == 0) return absl::OkStatus();
   const std::vector<int32_t> tables = TablesOf(sequences);
   M1_RETURN_IF_ERROR(
-      uploads_.Reserve(UploadRing::Padded(tables.size() * sizeof(int32_t)) +
-                       2 * UploadRing::Padded(sequences.size() * sizeof(SoftmaxSequence))));
-  M1_ASSIGN_OR_RETURN(const auto sent, uploads_.Put(std::span<const int32_t>(tables)));
+      queue_.Reserve(DeviceQueue::Padded(tables.size() * sizeof(int32_t)) +
+                     2 * DeviceQueue::Padded(sequences.size() * sizeof(SoftmaxSequence))));
+  M1_ASSIGN_OR_RETURN(const auto sent, queue_.Put(std::span<const int32_t>(tables)));
   const SoftmaxSplit split = Split(sequences, std::get<0>(sent), Int(q.dim(1) / pool.k.dim(1)));
   SoftmaxArgs args{};
   args.q = Bf16s(q);
@@ -137,18 +139,18 @@ absl::Status CudaKernelBackend::SoftmaxAttention(ConstTensorView q,
   args.heads = Int(q.dim(1));
   args.kv_heads = Int(pool.k.dim(1));
   args.head_dim = Int(q.dim(2));
-  M1_ASSIGN_OR_RETURN(const auto parts, uploads_.Put(std::span<const SoftmaxSequence>(split.few),
-                                                     std::span<const SoftmaxSequence>(split.many)));
+  M1_ASSIGN_OR_RETURN(const auto parts, queue_.Put(std::span<const SoftmaxSequence>(split.few),
+                                                   std::span<const SoftmaxSequence>(split.many)));
   if (!split.few.empty()) {
     const auto bytes = SoftmaxScratchBytes(split.slots, args.heads, args.head_dim);
-    M1_ASSIGN_OR_RETURN(void* const scratch, scratch_.Reserve(static_cast<size_t>(bytes)));
+    M1_ASSIGN_OR_RETURN(void* const scratch, queue_.Scratch(static_cast<size_t>(bytes)));
     args.partials = SoftmaxPartialsIn(static_cast<float*>(scratch), split.slots, args.heads);
     SetSequences(split.few, std::get<0>(parts), &args);
-    M1_RETURN_IF_ERROR(ToStatus(LaunchSoftmaxFew(args, stream_), "softmax_attention"));
+    M1_RETURN_IF_ERROR(ToStatus(LaunchSoftmaxFew(args, queue_.target()), "softmax_attention"));
   }
   if (split.many.empty()) return absl::OkStatus();
   SetSequences(split.many, std::get<1>(parts), &args);
-  return ToStatus(LaunchSoftmaxMany(args, stream_), "softmax_attention");
+  return ToStatus(LaunchSoftmaxMany(args, queue_.target()), "softmax_attention");
 }
 
 absl::Status CudaKernelBackend::LightningAttention(ConstTensorView qkv, ConstTensorView decays,
@@ -174,7 +176,7 @@ absl::Status CudaKernelBackend::LightningAttention(ConstTensorView qkv, ConstTen
   }
   if (memories.empty() || out.num_elements() == 0) return absl::OkStatus();
   M1_ASSIGN_OR_RETURN(const auto sent,
-                      uploads_.Put(std::span<const LightningMemory<Bf16>>(memories)));
+                      queue_.Put(std::span<const LightningMemory<Bf16>>(memories)));
   const LightningArgs<Bf16> args{.qkv = Bf16s(qkv),
                                  .decays = Floats(decays),
                                  .sequences = std::get<0>(sent),
@@ -182,9 +184,9 @@ absl::Status CudaKernelBackend::LightningAttention(ConstTensorView qkv, ConstTen
                                  .num_sequences = Int(static_cast<int64_t>(memories.size())),
                                  .heads = Int(qkv.dim(1)),
                                  .head_dim = Int(qkv.dim(3))};
-  return ToStatus(
-      LaunchLightning(args, is_decode ? LightningRows::kDecode : LightningRows::kPrompt, stream_),
-      "lightning_attention");
+  return ToStatus(LaunchLightning(args, is_decode ? LightningRows::kDecode : LightningRows::kPrompt,
+                                  queue_.target()),
+                  "lightning_attention");
 }
 
 }  // namespace m1::cuda

@@ -42,17 +42,20 @@ int WordBytes(ConstTensorView x, ConstTensorView out, int64_t row_bytes) {
 }  // namespace
 
 CudaKernelBackend::~CudaKernelBackend() {
-  static_cast<void>(Synchronize(stream_));  // its buffers are freed next
-  CloseStream(stream_);
+  static_cast<void>(Synchronize(queue_.stream()));  // its buffers are freed next
+  CloseStream(queue_.stream());
 }
 
 Tensor CudaKernelBackend::NewTensor(DType dtype, const Shape& shape) {
   const auto bytes = static_cast<size_t>(shape.num_elements() * DTypeBytes(dtype));
-  if (bytes == 0) return {dtype, shape, nullptr, &FreeDevice};
+  if (bytes == 0) return {dtype, shape, nullptr, nullptr, nullptr};
   void* data = nullptr;
   const absl::Status status = ToStatus(AllocateDevice(bytes, &data), "memory of the device");
   M1_CHECK_MSG(status.ok(), std::string(status.message()));
-  return {dtype, shape, data, &FreeDevice};
+  const auto free = [](void* memory, void* queue) {
+    static_cast<DeviceQueue*>(queue)->Free(memory);
+  };
+  return {dtype, shape, data, free, &queue_};
 }
 
 int64_t CudaKernelBackend::AvailableBytes() const {
@@ -63,18 +66,19 @@ int64_t CudaKernelBackend::AvailableBytes() const {
 absl::Status CudaKernelBackend::Upload(ConstTensorView x, TensorView out) {
   M1_RETURN_IF_ERROR(ValidateTransfer(x, out));
   if (Bytes(x) == 0) return absl::OkStatus();
-  return ToStatus(ToDevice(out.data(), x.data(), Bytes(x), stream_), "upload");
+  return queue_.CopyToDevice(out.data(), x.data(), Bytes(x));
 }
 
 absl::Status CudaKernelBackend::Download(ConstTensorView x, TensorView out) {
   M1_RETURN_IF_ERROR(ValidateTransfer(x, out));
   if (Bytes(x) == 0) return absl::OkStatus();
-  return ToStatus(ToHost(out.data(), x.data(), Bytes(x), stream_), "download");
+  return queue_.CopyToHost(out.data(), x.data(), Bytes(x));
 }
 
 absl::Status CudaKernelBackend::Zero(TensorView out) {
   if (Bytes(out) == 0) return absl::OkStatus();
-  return ToStatus(FillZero(out.data(), Bytes(out), stream_), "zero");
+  M1_RETURN_IF_ERROR(queue_.Submit());
+  return ToStatus(FillZero(out.data(), Bytes(out), queue_.stream()), "zero");
 }
 
 void CudaKernelBackend::LogPageable(LaunchError error, int64_t bytes) {
@@ -92,7 +96,7 @@ Tensor CudaKernelBackend::NewHostTensor(DType dtype, const Shape& shape) {
     return {dtype, shape};
   }
   std::memset(data, 0, static_cast<size_t>(bytes));
-  return {dtype, shape, data, &FreePinned};
+  return {dtype, shape, data, [](void* memory, void*) { FreePinned(memory); }, nullptr};
 }
 
 bool CudaKernelBackend::PinHost(void* data, int64_t bytes) {
@@ -109,14 +113,14 @@ absl::Status CudaKernelBackend::CopyRows(ConstTensorView x, std::span<const int3
   if (x_rows.empty() || x.num_bytes() == 0) return absl::OkStatus();
   const int64_t row_bytes = x.num_bytes() / x.dim(0);
   const int word_bytes = WordBytes(x, out, row_bytes);
-  M1_ASSIGN_OR_RETURN(const auto rows, uploads_.Put(x_rows, out_rows));
+  M1_ASSIGN_OR_RETURN(const auto rows, queue_.Put(x_rows, out_rows));
   const CopyRowsArgs args{.x = x.data(),
                           .x_rows = std::get<0>(rows),
                           .out = out.data(),
                           .out_rows = std::get<1>(rows),
                           .rows = Int(static_cast<int64_t>(x_rows.size())),
                           .row_words = row_bytes / word_bytes};
-  return ToStatus(LaunchCopyRows(args, word_bytes, stream_), "copy_rows");
+  return ToStatus(LaunchCopyRows(args, word_bytes, queue_.target()), "copy_rows");
 }
 
 }  // namespace cuda

@@ -70,7 +70,7 @@ absl::Status CudaKernelBackend::MultiplyFloats(ConstTensorView x,
                        .n = Int(product.w.dim(0)),
                        .k = Int(x.dim(1)),
                        .epilogue = EpilogueOf(product.epilogue)};
-    M1_RETURN_IF_ERROR(ToStatus(LaunchDot(args, stream_), "linear"));
+    M1_RETURN_IF_ERROR(ToStatus(LaunchDot(args, queue_.target()), "linear"));
   }
   return absl::OkStatus();
 }
@@ -81,7 +81,7 @@ absl::Status CudaKernelBackend::Multiply(ConstTensorView x, std::span<const Line
   return ForParts(std::span<const LinearProduct>(chosen), [&](auto part) {
     ProductArgs args = ArgsOf(x, part);
     args.x = Bf16s(x);
-    return ToStatus(LaunchLinear(args, OutTypeOf(out), stream_), "linear");
+    return ToStatus(LaunchLinear(args, OutTypeOf(out), queue_.target()), "linear");
   });
 }
 
@@ -90,14 +90,14 @@ absl::Status CudaKernelBackend::MultiplySplit(ConstTensorView x,
   constexpr int64_t kTerms = 3;
   const int64_t count = x.num_elements();
   M1_ASSIGN_OR_RETURN(void* const parts,
-                      scratch_.Reserve(static_cast<size_t>(kTerms * count) * sizeof(Bf16)));
-  M1_RETURN_IF_ERROR(
-      ToStatus(LaunchSplit({Floats(x), static_cast<Bf16*>(parts), count}, stream_), "linear"));
+                      queue_.Scratch(static_cast<size_t>(kTerms * count) * sizeof(Bf16)));
+  M1_RETURN_IF_ERROR(ToStatus(
+      LaunchSplit({Floats(x), static_cast<Bf16*>(parts), count}, queue_.target()), "linear"));
   return ForParts(products, [&](auto part) {
     ProductArgs args = ArgsOf(x, part);
     args.x = static_cast<const Bf16*>(parts);
     args.part_stride = count;
-    return ToStatus(LaunchSplitLinear(args, stream_), "linear");
+    return ToStatus(LaunchSplitLinear(args, queue_.target()), "linear");
   });
 }
 
@@ -116,13 +116,23 @@ absl::Status CudaKernelBackend::GatedUp(ConstTensorView x, const MatrixView& gat
                     .out = out.data(),
                     .n = Int(gate.dim(0)),
                     .num_rows = Int(x.dim(0))};
-  return ToStatus(LaunchGatedUp(args, stream_), "gated_up");
+  return ToStatus(LaunchGatedUp(args, queue_.target()), "gated_up");
 }
 
 absl::Status CudaKernelBackend::ExpertFfn(ConstTensorView x, std::span<const ExpertGroup> groups,
                                           TensorView mid, TensorView out) {
   M1_RETURN_IF_ERROR(ValidateExpertFfn(x, groups, mid, out));
   M1_RETURN_IF_ERROR(NeedBf16("expert_ffn: x", x));
+  // These launches hang on which experts the rows chose. Others, which come again, are not mixed
+  // with them.
+  M1_RETURN_IF_ERROR(queue_.Submit());
+  M1_RETURN_IF_ERROR(LaunchExpertFfn(x, groups, mid, out));
+  return queue_.Submit();
+}
+
+absl::Status CudaKernelBackend::LaunchExpertFfn(ConstTensorView x,
+                                                std::span<const ExpertGroup> groups, TensorView mid,
+                                                TensorView out) {
   if (!groups.empty() && groups[0].w1.is_quantized()) {
     return QuantizedExpertFfn(x, groups, mid, out);
   }
@@ -150,8 +160,8 @@ absl::Status CudaKernelBackend::ExpertFfn(ConstTensorView x, std::span<const Exp
                                         .row_begin = Int(group.row_begin),
                                         .num_rows = Int(group.num_rows)};
     }
-    M1_RETURN_IF_ERROR(ToStatus(LaunchGatedUp(gated, stream_), "expert_ffn"));
-    return ToStatus(LaunchLinear(down, OutType::kBf16, stream_), "expert_ffn");
+    M1_RETURN_IF_ERROR(ToStatus(LaunchGatedUp(gated, queue_.target()), "expert_ffn"));
+    return ToStatus(LaunchLinear(down, OutType::kBf16, queue_.target()), "expert_ffn");
   });
 }
 

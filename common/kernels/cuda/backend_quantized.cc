@@ -33,7 +33,7 @@ absl::StatusOr<QuantProductArgs> CudaKernelBackend::QuantizeRows(ConstTensorView
   const int64_t rows = x.dim(0);
   const int64_t k = x.dim(1);
   M1_ASSIGN_OR_RETURN(void* const scratch,
-                      scratch_.Reserve(static_cast<size_t>(QuantRowsBytes(rows, k))));
+                      queue_.Scratch(static_cast<size_t>(QuantRowsBytes(rows, k))));
   QuantProductArgs args;
   auto* const values = static_cast<int8_t*>(scratch);
   auto* const scales = reinterpret_cast<float*>(values + rows * k);
@@ -45,9 +45,9 @@ absl::StatusOr<QuantProductArgs> CudaKernelBackend::QuantizeRows(ConstTensorView
   const LaunchError error =
       x.dtype() == DType::kF32
           ? LaunchQuantizeRows(QuantizeRowsArgs<float>{Floats(x), values, scales, args.k, order},
-                               Int(rows), stream_)
+                               Int(rows), queue_.target())
           : LaunchQuantizeRows(QuantizeRowsArgs<Bf16>{Bf16s(x), values, scales, args.k, order},
-                               Int(rows), stream_);
+                               Int(rows), queue_.target());
   M1_RETURN_IF_ERROR(ToStatus(error, "quantize rows"));
   return args;
 }
@@ -70,7 +70,7 @@ absl::Status CudaKernelBackend::QuantizedLinears(ConstTensorView x,
                                           .num_rows = Int(x.dim(0)),
                                           .epilogue = EpilogueOf(product.epilogue)};
       }
-      return ToStatus(LaunchQuantLinear(args, OutTypeOf(out), stream_), "linear");
+      return ToStatus(LaunchQuantLinear(args, OutTypeOf(out), queue_.target()), "linear");
     }));
   }
   return absl::OkStatus();
@@ -88,7 +88,7 @@ absl::Status CudaKernelBackend::QuantizedGatedUp(ConstTensorView x, const Matrix
                     .out = out.data(),
                     .n = Int(gate.dim(0)),
                     .num_rows = Int(x.dim(0))};
-  return ToStatus(LaunchQuantGatedUp(args, stream_), "gated_up");
+  return ToStatus(LaunchQuantGatedUp(args, queue_.target()), "gated_up");
 }
 
 absl::Status CudaKernelBackend::QuantizedExpertFfn(ConstTensorView x,
@@ -111,7 +111,7 @@ absl::Status CudaKernelBackend::QuantizedExpertFfn(ConstTensorView x,
                                         .row_begin = Int(group.row_begin),
                                         .num_rows = Int(group.num_rows)};
     }
-    return ToStatus(LaunchQuantGatedUp(args, stream_), "expert_ffn");
+    return ToStatus(LaunchQuantGatedUp(args, queue_.target()), "expert_ffn");
   }));
   M1_ASSIGN_OR_RETURN(const QuantProductArgs mid_rows, QuantizeRows(mid, groups[0].w2));
   return ForParts(groups, [&](std::span<const ExpertGroup> part) {
@@ -123,7 +123,7 @@ absl::Status CudaKernelBackend::QuantizedExpertFfn(ConstTensorView x,
                                         .row_begin = Int(group.row_begin),
                                         .num_rows = Int(group.num_rows)};
     }
-    return ToStatus(LaunchQuantLinear(args, OutType::kBf16, stream_), "expert_ffn");
+    return ToStatus(LaunchQuantLinear(args, OutType::kBf16, queue_.target()), "expert_ffn");
   });
 }
 

@@ -9,16 +9,16 @@ absl::Status CudaKernelBackend::Embed(std::span<const int32_t> ids, ConstTensorV
                                       TensorView out) {
   M1_RETURN_IF_ERROR(ValidateEmbed(ids, table, out));
   if (out.num_elements() == 0) return absl::OkStatus();
-  M1_ASSIGN_OR_RETURN(const auto sent, uploads_.Put(ids));
+  M1_ASSIGN_OR_RETURN(const auto sent, queue_.Put(ids));
   const int32_t rows = Int(out.dim(0));
   const int32_t hidden = Int(out.dim(1));
   const LaunchError error =
       table.dtype() == DType::kF32
           ? LaunchEmbed(
                 EmbedArgs<float>{std::get<0>(sent), Floats(table), Floats(out), rows, hidden},
-                stream_)
+                queue_.target())
           : LaunchEmbed(EmbedArgs<Bf16>{std::get<0>(sent), Bf16s(table), Floats(out), rows, hidden},
-                        stream_);
+                        queue_.target());
   return ToStatus(error, "embed");
 }
 
@@ -29,23 +29,24 @@ absl::Status CudaKernelBackend::RmsNorm(ConstTensorView x, ConstTensorView weigh
   const LaunchError error =
       weight.dtype() == DType::kF32
           ? LaunchRmsNorm(RmsNormArgs<float>{Floats(x), Floats(weight), Floats(out), n, eps},
-                          Int(x.dim(0)), stream_)
+                          Int(x.dim(0)), queue_.target())
           : LaunchRmsNorm(RmsNormArgs<Bf16>{Floats(x), Bf16s(weight), Floats(out), n, eps},
-                          Int(x.dim(0)), stream_);
+                          Int(x.dim(0)), queue_.target());
   return ToStatus(error, "rms_norm");
 }
 
 absl::Status CudaKernelBackend::Round(ConstTensorView x, TensorView out) {
   M1_RETURN_IF_ERROR(ValidateRound(x, out));
   M1_RETURN_IF_ERROR(NeedBf16("round: out", out));
-  return ToStatus(LaunchRound({Floats(x), Bf16s(out), x.num_elements()}, stream_), "round");
+  return ToStatus(LaunchRound({Floats(x), Bf16s(out), x.num_elements()}, queue_.target()), "round");
 }
 
 absl::Status CudaKernelBackend::ScaledAdd(float alpha, ConstTensorView x, float beta,
                                           ConstTensorView y, TensorView out) {
   M1_RETURN_IF_ERROR(ValidateScaledAdd(x, y, out));
   return ToStatus(
-      LaunchScaledAdd({alpha, Floats(x), beta, Floats(y), Floats(out), x.num_elements()}, stream_),
+      LaunchScaledAdd({alpha, Floats(x), beta, Floats(y), Floats(out), x.num_elements()},
+                      queue_.target()),
       "scaled_add");
 }
 
@@ -54,7 +55,7 @@ absl::Status CudaKernelBackend::SigmoidMul(ConstTensorView gate, ConstTensorView
   M1_RETURN_IF_ERROR(ValidateSigmoidMul(gate, x, out));
   M1_RETURN_IF_ERROR(NeedBf16("sigmoid_mul: out", out));
   return ToStatus(
-      LaunchSigmoidMul({Floats(gate), Floats(x), Bf16s(out), x.num_elements()}, stream_),
+      LaunchSigmoidMul({Floats(gate), Floats(x), Bf16s(out), x.num_elements()}, queue_.target()),
       "sigmoid_mul");
 }
 
@@ -72,7 +73,7 @@ absl::Status CudaKernelBackend::TopKGate(ConstTensorView logits, TensorView ids,
                           .rows = Int(logits.dim(0)),
                           .experts = Int(logits.dim(1)),
                           .k = Int(ids.dim(1))};
-  return ToStatus(LaunchTopKGate(args, stream_), "top_k_gate");
+  return ToStatus(LaunchTopKGate(args, queue_.target()), "top_k_gate");
 }
 
 absl::Status CudaKernelBackend::CombineExperts(ConstTensorView y, ConstTensorView weights,
@@ -85,7 +86,7 @@ absl::Status CudaKernelBackend::CombineExperts(ConstTensorView y, ConstTensorVie
                                .rows = Int(y.dim(0)),
                                .k = Int(y.dim(1)),
                                .hidden = Int(y.dim(2))};
-  return ToStatus(LaunchCombine(args, stream_), "combine_experts");
+  return ToStatus(LaunchCombine(args, queue_.target()), "combine_experts");
 }
 
 absl::Status CudaKernelBackend::SharedExpertMix(ConstTensorView moe, ConstTensorView shared,
@@ -97,7 +98,7 @@ absl::Status CudaKernelBackend::SharedExpertMix(ConstTensorView moe, ConstTensor
                            .out = Floats(out),
                            .rows = Int(moe.dim(0)),
                            .hidden = Int(moe.dim(1))};
-  return ToStatus(LaunchSharedMix(args, stream_), "shared_expert_mix");
+  return ToStatus(LaunchSharedMix(args, queue_.target()), "shared_expert_mix");
 }
 
 }  // namespace m1::cuda

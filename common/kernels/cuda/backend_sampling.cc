@@ -77,15 +77,15 @@ absl::Status CudaKernelBackend::LogSumExp(ConstTensorView logits,
   M1_RETURN_IF_ERROR(ValidateLogSumExp(logits, temperatures, lse));
   if (lse.empty()) return absl::OkStatus();
   M1_RETURN_IF_ERROR(CheckVocab("log_sum_exp: logits", logits));
-  M1_ASSIGN_OR_RETURN(const auto sent, uploads_.Put(temperatures));
-  M1_ASSIGN_OR_RETURN(void* const results, scratch_.Reserve(lse.size_bytes()));
+  M1_ASSIGN_OR_RETURN(const auto sent, queue_.Put(temperatures));
+  M1_ASSIGN_OR_RETURN(void* const results, queue_.Scratch(lse.size_bytes()));
   const LogSumExpArgs args{.logits = Floats(logits),
                            .temperatures = std::get<0>(sent),
                            .lse = static_cast<float*>(results),
                            .rows = Int(logits.dim(0)),
                            .vocab = Int(logits.dim(1))};
-  M1_RETURN_IF_ERROR(ToStatus(LaunchLogSumExp(args, stream_), "log_sum_exp"));
-  return ToStatus(ToHost(lse.data(), results, lse.size_bytes(), stream_), "log_sum_exp");
+  M1_RETURN_IF_ERROR(ToStatus(LaunchLogSumExp(args, queue_.target()), "log_sum_exp"));
+  return queue_.CopyToHost(lse.data(), results, lse.size_bytes());
 }
 
 absl::Status CudaKernelBackend::DrawTokens(TensorView logits, std::span<const TokenDraw> draws,
@@ -95,11 +95,11 @@ absl::Status CudaKernelBackend::DrawTokens(TensorView logits, std::span<const To
   M1_RETURN_IF_ERROR(CheckVocab("draw_tokens: logits", logits));
   const std::vector<DrawParams> params = ParamsOf(draws);
   const std::vector<LogitEdit> edits = EditsOf(draws);
-  M1_ASSIGN_OR_RETURN(const auto sent, uploads_.Put(std::span<const DrawParams>(params),
-                                                    std::span<const LogitEdit>(edits)));
+  M1_ASSIGN_OR_RETURN(const auto sent, queue_.Put(std::span<const DrawParams>(params),
+                                                  std::span<const LogitEdit>(edits)));
   const int64_t work_bytes = DrawScratchBytes(Size(draws), Size(edits), logits.dim(1));
   M1_ASSIGN_OR_RETURN(void* const scratch,
-                      scratch_.Reserve(static_cast<size_t>(work_bytes) + ids.size_bytes()));
+                      queue_.Scratch(static_cast<size_t>(work_bytes) + ids.size_bytes()));
   auto* const results = reinterpret_cast<int32_t*>(static_cast<char*>(scratch) + work_bytes);
   const DrawArgs args{.logits = Floats(logits),
                       .draws = std::get<0>(sent),
@@ -110,8 +110,8 @@ absl::Status CudaKernelBackend::DrawTokens(TensorView logits, std::span<const To
                       .num_edits = Size(edits),
                       .vocab = Int(logits.dim(1)),
                       .unit = WeightUnit(logits.dim(1))};
-  M1_RETURN_IF_ERROR(ToStatus(LaunchDraw(args, stream_), "draw_tokens"));
-  return ToStatus(ToHost(ids.data(), results, ids.size_bytes(), stream_), "draw_tokens");
+  M1_RETURN_IF_ERROR(ToStatus(LaunchDraw(args, queue_.target()), "draw_tokens"));
+  return queue_.CopyToHost(ids.data(), results, ids.size_bytes());
 }
 
 absl::Status CudaKernelBackend::ScoreTokens(ConstTensorView logits,
@@ -138,8 +138,8 @@ absl::Status CudaKernelBackend::ScoreTokens(ConstTensorView logits,
   const ScoreLayout layout{requests.size(), static_cast<size_t>(max_candidates)};
   std::vector<uint32_t> words(layout.size());
   const size_t bytes = words.size() * sizeof(uint32_t);
-  M1_ASSIGN_OR_RETURN(const auto sent, uploads_.Put(std::span<const ScoreParams>(params)));
-  M1_ASSIGN_OR_RETURN(void* const scratch, scratch_.Reserve(bytes));
+  M1_ASSIGN_OR_RETURN(const auto sent, queue_.Put(std::span<const ScoreParams>(params)));
+  M1_ASSIGN_OR_RETURN(void* const scratch, queue_.Scratch(bytes));
   auto* const results = static_cast<uint32_t*>(scratch);
   const ScoreArgs args{
       .logits = Floats(logits),
@@ -151,8 +151,8 @@ absl::Status CudaKernelBackend::ScoreTokens(ConstTensorView logits,
       .num_requests = Size(requests),
       .max_candidates = max_candidates,
       .vocab = Int(logits.dim(1))};
-  M1_RETURN_IF_ERROR(ToStatus(LaunchScore(args, stream_), "score_tokens"));
-  M1_RETURN_IF_ERROR(ToStatus(ToHost(words.data(), results, bytes, stream_), "score_tokens"));
+  M1_RETURN_IF_ERROR(ToStatus(LaunchScore(args, queue_.target()), "score_tokens"));
+  M1_RETURN_IF_ERROR(queue_.CopyToHost(words.data(), results, bytes));
   for (size_t i = 0; i < requests.size(); ++i) {
     scores[i] = ScoreAt(words, layout, i, requests[i], logits.dim(1));
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -14,8 +15,8 @@
 #include "absl/strings/string_view.h"
 
 #include "common/kernels/backend.h"
-#include "common/kernels/cuda/device_buffers.h"
 #include "common/kernels/cuda/device_errors.h"
+#include "common/kernels/cuda/device_queue.h"
 #include "common/kernels/cuda/event_timer.h"
 #include "common/kernels/cuda/runtime.h"
 
@@ -23,18 +24,16 @@ namespace m1::cuda {
 
 class CudaKernelBackend final : public KernelBackend {
  public:
-  // Takes over the stream.
-  CudaKernelBackend(Stream stream, DeviceFaultHandler on_fault)
-      : stream_(stream),
-        errors_(stream, std::move(on_fault)),
-        uploads_(stream, &errors_),
-        scratch_(stream, &errors_) {}
+  // Takes over the stream. Without graphs each kernel is a launch of its own.
+  CudaKernelBackend(Stream stream, DeviceFaultHandler on_fault,
+                    size_t max_graphs = GraphCache::kMaxGraphs)
+      : errors_(stream, std::move(on_fault)), queue_(stream, &errors_, max_graphs) {}
   ~CudaKernelBackend() override;
 
   DeviceKind device_kind() const override { return DeviceKind::kCuda; }
   std::string name() const override { return "cuda"; }
   absl::Status CheckModel(const ModelShape& shape) const override;  // model_check.cc
-  Stream stream() const { return stream_; }
+  Stream stream() const { return queue_.stream(); }
 
   // backend_memory.cc
   Tensor NewTensor(DType dtype, const Shape& shape) override;
@@ -42,7 +41,8 @@ class CudaKernelBackend final : public KernelBackend {
   absl::Status Upload(ConstTensorView x, TensorView out) override;
   absl::Status Download(ConstTensorView x, TensorView out) override;
   absl::Status Zero(TensorView out) override;
-  std::unique_ptr<DeviceTimer> NewTimer() override { return std::make_unique<EventTimer>(stream_); }
+  absl::Status Submit() override { return queue_.Submit(); }
+  std::unique_ptr<DeviceTimer> NewTimer() override { return std::make_unique<EventTimer>(&queue_); }
   Tensor NewHostTensor(DType dtype, const Shape& shape) override;
   bool PinHost(void* data, int64_t bytes) override;
   void UnpinHost(void* data) override;
@@ -103,19 +103,21 @@ class CudaKernelBackend final : public KernelBackend {
   // Says once that memory of the host's is not pinned.
   void LogPageable(LaunchError error, int64_t bytes);
 
+  // ExpertFfn, validated.
+  absl::Status LaunchExpertFfn(ConstTensorView x, std::span<const ExpertGroup> groups,
+                               TensorView mid, TensorView out);
+
   // backend_quantized.cc: the operations without "Quantized", validated, with integers as weights.
   absl::Status QuantizedLinears(ConstTensorView x, std::span<const LinearProduct> products);
   absl::Status QuantizedGatedUp(ConstTensorView x, const MatrixView& gate, const MatrixView& up,
                                 TensorView out);
   absl::Status QuantizedExpertFfn(ConstTensorView x, std::span<const ExpertGroup> groups,
                                   TensorView mid, TensorView out);
-  // Arguments of a product of x's rows, which become integers in scratch_, with matrices like w.
+  // Arguments of a product of x's rows, which become integers in scratch, with matrices like w.
   absl::StatusOr<QuantProductArgs> QuantizeRows(ConstTensorView x, const MatrixView& w);
 
-  const Stream stream_;
   DeviceErrors errors_;
-  UploadRing uploads_;
-  Scratch scratch_;
+  DeviceQueue queue_;
   std::atomic<bool> is_pageable_logged_ = false;
 };
 

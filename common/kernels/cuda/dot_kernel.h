@@ -19,6 +19,8 @@ struct DotArgs {
   int32_t n;
   int32_t k;
   ProductEpilogue epilogue;
+
+  constexpr bool operator==(const DotArgs&) const = default;
 };
 
 inline constexpr int kDotFormLanes = 16;

@@ -49,7 +49,7 @@ Timestamp EventTimer::NewMark() {
   } else if (NewTimestamp(&timestamp) != 0) {
     return nullptr;
   }
-  if (RecordTimestamp(timestamp, stream_) == 0) return timestamp;
+  if (queue_->Submit().ok() && RecordTimestamp(timestamp, queue_->stream()) == 0) return timestamp;
   unused_.push_back(timestamp);
   return nullptr;
 }

@@ -1,9 +1,10 @@
-// DeviceTimer of a stream: a timestamp before and after.
+// DeviceTimer of a queue: a timestamp before and after.
 #pragma once
 
 #include <deque>
 #include <vector>
 
+#include "common/kernels/cuda/device_queue.h"
 #include "common/kernels/cuda/runtime.h"
 #include "common/kernels/device_timer.h"
 
@@ -14,8 +15,8 @@ class EventTimer final : public DeviceTimer {
   // Intervals that the device has not passed; further ones are not measured.
   static constexpr size_t kMaxWaiting = 64;
 
-  // `stream` is borrowed and outlives this.
-  explicit EventTimer(Stream stream) : stream_(stream) {}
+  // `queue` is borrowed and outlives this.
+  explicit EventTimer(DeviceQueue* queue) : queue_(queue) {}
   ~EventTimer() override;
   EventTimer(const EventTimer&) = delete;
   EventTimer& operator=(const EventTimer&) = delete;
@@ -35,7 +36,7 @@ class EventTimer final : public DeviceTimer {
   // Null where there is none.
   Timestamp NewMark();
 
-  const Stream stream_;
+  DeviceQueue* const queue_;
   Timestamp begin_ = nullptr;      // of the Begin without End
   std::deque<Interval> waiting_;   // oldest first
   std::vector<Timestamp> unused_;  // to be recorded again

@@ -1,10 +1,11 @@
-// The kernels as plain functions: device pointers in, a launch on a stream out. The one header that
-// code outside of .cu files needs; no CUDA header. Nothing is allocated and nothing waits.
+// The kernels as plain functions: device pointers in, a launch out, on a stream or into a list. The
+// one header that code outside of .cu files needs; no CUDA header. Nothing waits.
 #pragma once
 
 #include <cstdint>
 
 #include "common/kernels/cuda/dot_kernel.h"
+#include "common/kernels/cuda/launch_list.h"
 #include "common/kernels/cuda/lightning_args.h"
 #include "common/kernels/cuda/portable.h"
 #include "common/kernels/cuda/product_args.h"
@@ -12,8 +13,6 @@
 #include "common/kernels/cuda/row_args.h"
 #include "common/kernels/cuda/softmax_args.h"
 #include "common/kernels/cuda/vocab_args.h"
-
-struct CUstream_st;
 
 namespace m1::cuda {
 
@@ -27,52 +26,55 @@ enum class OutType : int32_t { kF32, kBf16 };
 // The product of product_kernel.h. Linear: out = epilogue(x w^T) for each group. Gated:
 // out = silu(x w^T) * (x up^T). Split: as linear with x given as three bf16 terms of fp32 rows
 // (LaunchSplit), for products in fp32 accuracy.
-[[nodiscard]] LaunchError LaunchLinear(const ProductArgs& args, OutType out, Stream stream);
-[[nodiscard]] LaunchError LaunchGatedUp(const ProductArgs& args, Stream stream);
-[[nodiscard]] LaunchError LaunchSplitLinear(const ProductArgs& args, Stream stream);
+[[nodiscard]] LaunchError LaunchLinear(const ProductArgs& args, OutType out, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchGatedUp(const ProductArgs& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchSplitLinear(const ProductArgs& args, LaunchTarget target);
 
 // dot_kernel.h
-[[nodiscard]] LaunchError LaunchDot(const DotArgs& args, Stream stream);
+[[nodiscard]] LaunchError LaunchDot(const DotArgs& args, LaunchTarget target);
 
 // element_kernels.h and row_kernels.h. Activations are bf16: fp32 ones are not offered on a GPU.
 // word_bytes 1, 4 or 16, to which both tensors are aligned.
-[[nodiscard]] LaunchError LaunchCopyRows(const CopyRowsArgs& args, int word_bytes, Stream stream);
-[[nodiscard]] LaunchError LaunchEmbed(const EmbedArgs<float>& args, Stream stream);
-[[nodiscard]] LaunchError LaunchEmbed(const EmbedArgs<Bf16>& args, Stream stream);
-[[nodiscard]] LaunchError LaunchRmsNorm(const RmsNormArgs<float>& args, int rows, Stream stream);
-[[nodiscard]] LaunchError LaunchRmsNorm(const RmsNormArgs<Bf16>& args, int rows, Stream stream);
-[[nodiscard]] LaunchError LaunchRound(const RoundArgs<Bf16>& args, Stream stream);
-[[nodiscard]] LaunchError LaunchSplit(const SplitArgs& args, Stream stream);
-[[nodiscard]] LaunchError LaunchScaledAdd(const ScaledAddArgs& args, Stream stream);
-[[nodiscard]] LaunchError LaunchSigmoidMul(const SigmoidMulArgs<Bf16>& args, Stream stream);
-[[nodiscard]] LaunchError LaunchTopKGate(const TopKGateArgs& args, Stream stream);
-[[nodiscard]] LaunchError LaunchCombine(const CombineArgs<Bf16>& args, Stream stream);
-[[nodiscard]] LaunchError LaunchSharedMix(const SharedMixArgs& args, Stream stream);
-[[nodiscard]] LaunchError LaunchRotary(const RotaryArgs<Bf16>& args, Stream stream);
-[[nodiscard]] LaunchError LaunchAppendKv(const AppendKvArgs<Bf16>& args, Stream stream);
+[[nodiscard]] LaunchError LaunchCopyRows(const CopyRowsArgs& args, int word_bytes,
+                                         LaunchTarget target);
+[[nodiscard]] LaunchError LaunchEmbed(const EmbedArgs<float>& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchEmbed(const EmbedArgs<Bf16>& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchRmsNorm(const RmsNormArgs<float>& args, int rows,
+                                        LaunchTarget target);
+[[nodiscard]] LaunchError LaunchRmsNorm(const RmsNormArgs<Bf16>& args, int rows,
+                                        LaunchTarget target);
+[[nodiscard]] LaunchError LaunchRound(const RoundArgs<Bf16>& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchSplit(const SplitArgs& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchScaledAdd(const ScaledAddArgs& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchSigmoidMul(const SigmoidMulArgs<Bf16>& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchTopKGate(const TopKGateArgs& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchCombine(const CombineArgs<Bf16>& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchSharedMix(const SharedMixArgs& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchRotary(const RotaryArgs<Bf16>& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchAppendKv(const AppendKvArgs<Bf16>& args, LaunchTarget target);
 
 // lightning_kernel.h
 [[nodiscard]] LaunchError LaunchLightning(const LightningArgs<Bf16>& args, LightningRows rows,
-                                          Stream stream);
+                                          LaunchTarget target);
 
 // quant_rows_kernel.h and quant_kernel.h: rows as integers, then the products of LaunchLinear and
 // LaunchGatedUp with int8 or int4 weights. cudaErrorInvalidValue where TakesQuantArgs says no.
 [[nodiscard]] LaunchError LaunchQuantizeRows(const QuantizeRowsArgs<float>& args, int rows,
-                                             Stream stream);
+                                             LaunchTarget target);
 [[nodiscard]] LaunchError LaunchQuantizeRows(const QuantizeRowsArgs<Bf16>& args, int rows,
-                                             Stream stream);
+                                             LaunchTarget target);
 [[nodiscard]] LaunchError LaunchQuantLinear(const QuantProductArgs& args, OutType out,
-                                            Stream stream);
-[[nodiscard]] LaunchError LaunchQuantGatedUp(const QuantProductArgs& args, Stream stream);
+                                            LaunchTarget target);
+[[nodiscard]] LaunchError LaunchQuantGatedUp(const QuantProductArgs& args, LaunchTarget target);
 
 // softmax_kernel.h. TakesSoftmaxFew says which of them a sequence takes; the bits are the same. Few
 // uses args.partials, at least SoftmaxScratchBytes for the slots of its sequences.
-[[nodiscard]] LaunchError LaunchSoftmaxFew(const SoftmaxArgs& args, Stream stream);
-[[nodiscard]] LaunchError LaunchSoftmaxMany(const SoftmaxArgs& args, Stream stream);
+[[nodiscard]] LaunchError LaunchSoftmaxFew(const SoftmaxArgs& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchSoftmaxMany(const SoftmaxArgs& args, LaunchTarget target);
 
 // vocab_kernels.h
-[[nodiscard]] LaunchError LaunchLogSumExp(const LogSumExpArgs& args, Stream stream);
-[[nodiscard]] LaunchError LaunchDraw(const DrawArgs& args, Stream stream);
-[[nodiscard]] LaunchError LaunchScore(const ScoreArgs& args, Stream stream);
+[[nodiscard]] LaunchError LaunchLogSumExp(const LogSumExpArgs& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchDraw(const DrawArgs& args, LaunchTarget target);
+[[nodiscard]] LaunchError LaunchScore(const ScoreArgs& args, LaunchTarget target);
 
 }  // namespace m1::cuda

@@ -28,6 +28,8 @@ struct LightningArgs {
   int32_t num_sequences;
   int32_t heads;
   int32_t head_dim;  // a multiple of 32, at most kMaxLightningHeadDim
+
+  constexpr bool operator==(const LightningArgs&) const = default;
 };
 
 // Decode: no sequence has more than one row. The bits are the same either way.

@@ -16,6 +16,8 @@ struct PeakArgs {
   float* out = nullptr;  // [blocks, kMeasureThreads]
   int32_t blocks = 0;
   int32_t steps = 0;  // kPeakSums operations each
+
+  constexpr bool operator==(const PeakArgs&) const = default;
 };
 
 // Sums of a thread that do not wait for one another.
@@ -35,6 +37,8 @@ struct ReadArgs {
   uint32_t* out = nullptr;    // [blocks, kMeasureThreads]
   int64_t count = 0;
   int32_t blocks = 0;
+
+  constexpr bool operator==(const ReadArgs&) const = default;
 };
 
 template <typename Args>

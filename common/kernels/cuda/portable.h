@@ -44,6 +44,8 @@ struct BlockIndex {
   int x = 0;
   int y = 0;
   int z = 0;
+
+  constexpr bool operator==(const BlockIndex&) const = default;
 };
 
 // What a kernel is launched with, computed by the plain functions of the *_geometry.h headers.
@@ -51,6 +53,8 @@ struct LaunchGrid {
   BlockIndex blocks{1, 1, 1};
   int threads = kWarpLanes;
   int shared_bytes = 0;
+
+  constexpr bool operator==(const LaunchGrid&) const = default;
 };
 
 // Blocks along y and z of a launch; along x there may be 2^31 - 1.

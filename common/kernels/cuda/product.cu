@@ -15,26 +15,26 @@ __global__ void __launch_bounds__(Shape::kThreads)
 }
 
 template <typename One, typename Few, typename Many, typename Out>
-LaunchError LaunchForRows(const ProductArgs& args, Stream stream) {
+LaunchError LaunchForRows(const ProductArgs& args, LaunchTarget target) {
   return ForShape<One, Few, Many>(args, [&]<typename Shape>() {
-    return LaunchKernel(RunProduct<Shape, Out>, ProductGrid<Shape>(args), args, stream);
+    return LaunchKernel(RunProduct<Shape, Out>, ProductGrid<Shape>(args), args, target);
   });
 }
 
 }  // namespace
 
-LaunchError LaunchLinear(const ProductArgs& args, OutType out, Stream stream) {
-  return out == OutType::kF32 ? LaunchForRows<LinearOne, LinearFew, LinearMany, float>(args, stream)
-                              : LaunchForRows<LinearOne, LinearFew, LinearMany, Bf16>(args, stream);
+LaunchError LaunchLinear(const ProductArgs& args, OutType out, LaunchTarget target) {
+  return out == OutType::kF32 ? LaunchForRows<LinearOne, LinearFew, LinearMany, float>(args, target)
+                              : LaunchForRows<LinearOne, LinearFew, LinearMany, Bf16>(args, target);
 }
 
 // Its output is an activation row.
-LaunchError LaunchGatedUp(const ProductArgs& args, Stream stream) {
-  return LaunchForRows<GatedOne, GatedFew, GatedMany, Bf16>(args, stream);
+LaunchError LaunchGatedUp(const ProductArgs& args, LaunchTarget target) {
+  return LaunchForRows<GatedOne, GatedFew, GatedMany, Bf16>(args, target);
 }
 
-LaunchError LaunchSplitLinear(const ProductArgs& args, Stream stream) {
-  return LaunchForRows<SplitOne, SplitFew, SplitMany, float>(args, stream);
+LaunchError LaunchSplitLinear(const ProductArgs& args, LaunchTarget target) {
+  return LaunchForRows<SplitOne, SplitFew, SplitMany, float>(args, target);
 }
 
 }  // namespace m1::cuda

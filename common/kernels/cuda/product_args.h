@@ -20,6 +20,8 @@ struct ProductGroup {
   int32_t row_begin = 0;
   int32_t num_rows = 0;
   ProductEpilogue epilogue = ProductEpilogue::kNone;
+
+  constexpr bool operator==(const ProductGroup&) const = default;
 };
 
 // Several matrices that share x (q, k and v) are groups with the same rows, experts are groups with
@@ -39,9 +41,26 @@ struct ProductArgs {
   int32_t k = 0;
   int32_t num_groups = 0;
   ProductGroup groups[kMaxProductGroups];
+
+  // Groups beyond num_groups are nobody's.
+  constexpr bool operator==(const ProductArgs& other) const;
 };
 
 static_assert(sizeof(ProductArgs) <= 4096);
+
+template <typename Args>
+constexpr bool EqualGroups(const Args& a, const Args& b) {
+  if (a.num_groups != b.num_groups) return false;
+  for (int g = 0; g < a.num_groups; ++g) {
+    if (!(a.groups[g] == b.groups[g])) return false;
+  }
+  return true;
+}
+
+constexpr bool ProductArgs::operator==(const ProductArgs& other) const {
+  return x == other.x && gather == other.gather && scatter == other.scatter &&
+         part_stride == other.part_stride && k == other.k && EqualGroups(*this, other);
+}
 
 // `Args`: ProductArgs, or others with such groups.
 template <typename Args>

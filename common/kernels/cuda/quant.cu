@@ -25,36 +25,36 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
 }
 
 template <typename Act>
-LaunchError LaunchQuantize(const QuantizeRowsArgs<Act>& args, int rows, Stream stream) {
+LaunchError LaunchQuantize(const QuantizeRowsArgs<Act>& args, int rows, LaunchTarget target) {
   if (!TakesQuantRows(args.order, args.k)) return cudaErrorInvalidValue;
-  return LaunchKernel(RunQuantizeRows<Act>, QuantizeRowsGrid(rows), args, stream);
+  return LaunchKernel(RunQuantizeRows<Act>, QuantizeRowsGrid(rows), args, target);
 }
 
 template <typename Shape, typename Out>
-LaunchError Launch(const QuantProductArgs& args, Stream stream) {
-  return LaunchKernel(RunQuantProduct<Shape, Out>, ProductGrid<Shape>(args), args, stream);
+LaunchError Launch(const QuantProductArgs& args, LaunchTarget target) {
+  return LaunchKernel(RunQuantProduct<Shape, Out>, ProductGrid<Shape>(args), args, target);
 }
 
 }  // namespace
 
-LaunchError LaunchQuantizeRows(const QuantizeRowsArgs<float>& args, int rows, Stream stream) {
-  return LaunchQuantize(args, rows, stream);
+LaunchError LaunchQuantizeRows(const QuantizeRowsArgs<float>& args, int rows, LaunchTarget target) {
+  return LaunchQuantize(args, rows, target);
 }
-LaunchError LaunchQuantizeRows(const QuantizeRowsArgs<Bf16>& args, int rows, Stream stream) {
-  return LaunchQuantize(args, rows, stream);
+LaunchError LaunchQuantizeRows(const QuantizeRowsArgs<Bf16>& args, int rows, LaunchTarget target) {
+  return LaunchQuantize(args, rows, target);
 }
 
-LaunchError LaunchQuantLinear(const QuantProductArgs& args, OutType out, Stream stream) {
+LaunchError LaunchQuantLinear(const QuantProductArgs& args, OutType out, LaunchTarget target) {
   if (!TakesQuantArgs(args)) return cudaErrorInvalidValue;
   return ForQuantLinear(args, [&]<typename Shape>() {
-    return out == OutType::kF32 ? Launch<Shape, float>(args, stream)
-                                : Launch<Shape, Bf16>(args, stream);
+    return out == OutType::kF32 ? Launch<Shape, float>(args, target)
+                                : Launch<Shape, Bf16>(args, target);
   });
 }
 
-LaunchError LaunchQuantGatedUp(const QuantProductArgs& args, Stream stream) {
+LaunchError LaunchQuantGatedUp(const QuantProductArgs& args, LaunchTarget target) {
   if (!TakesQuantArgs(args)) return cudaErrorInvalidValue;
-  return ForQuantGated(args, [&]<typename Shape>() { return Launch<Shape, Bf16>(args, stream); });
+  return ForQuantGated(args, [&]<typename Shape>() { return Launch<Shape, Bf16>(args, target); });
 }
 
 }  // namespace m1::cuda

@@ -23,6 +23,8 @@ struct QuantizeRowsArgs {
   float* scales = nullptr;   // [rows]
   int32_t k = 0;
   QuantOrder order = QuantOrder::kPlain;
+
+  constexpr bool operator==(const QuantizeRowsArgs&) const = default;
 };
 
 inline constexpr int kQuantizeThreads = 256;
@@ -42,6 +44,8 @@ constexpr int64_t QuantRowsBytes(int64_t rows, int64_t k) {
 struct QuantMatrix {
   const void* values = nullptr;
   const void* scales = nullptr;
+
+  constexpr bool operator==(const QuantMatrix&) const = default;
 };
 
 // Rows [row_begin, row_begin + num_rows) of the list of rows meet these weights; as ProductGroup.
@@ -53,6 +57,8 @@ struct QuantGroup {
   int32_t row_begin = 0;
   int32_t num_rows = 0;
   ProductEpilogue epilogue = ProductEpilogue::kNone;
+
+  constexpr bool operator==(const QuantGroup&) const = default;
 };
 
 // Handed over by value. Every matrix of values, x and int4 scales begin at a multiple of 16 bytes.
@@ -68,9 +74,18 @@ struct QuantProductArgs {
   int32_t group_size = 0;  // 0: int8; 32 or 64: int4, elements that share a scale
   int32_t num_groups = 0;
   QuantGroup groups[kMaxProductGroups];
+
+  // Groups beyond num_groups are nobody's.
+  constexpr bool operator==(const QuantProductArgs& other) const;
 };
 
 static_assert(sizeof(QuantProductArgs) <= 4096);
+
+constexpr bool QuantProductArgs::operator==(const QuantProductArgs& other) const {
+  return x == other.x && x_scales == other.x_scales && gather == other.gather &&
+         scatter == other.scatter && k == other.k && group_size == other.group_size &&
+         EqualGroups(*this, other);
+}
 
 // kMaxQuantizedK of operands.h, which the tests compare.
 inline constexpr int kMaxQuantK = 1 << 17;

@@ -40,6 +40,7 @@ struct EmbedArgs {
   float* out;           // [rows, hidden]
   int32_t rows;
   int32_t hidden;
+  constexpr bool operator==(const EmbedArgs&) const = default;
 };
 
 template <typename Weight>
@@ -49,6 +50,7 @@ struct RmsNormArgs {
   float* out;            // [rows, n]; may be x
   int32_t n;
   float eps;
+  constexpr bool operator==(const RmsNormArgs&) const = default;
 };
 
 template <typename Act>
@@ -56,6 +58,7 @@ struct RoundArgs {
   const float* x;  // [count]
   Act* out;        // [count]
   int64_t count;
+  constexpr bool operator==(const RoundArgs&) const = default;
 };
 
 // x = hi + mid + lo, exactly, for finite x of normal size: what a product of three terms
@@ -64,6 +67,7 @@ struct SplitArgs {
   const float* x;  // [count]
   Bf16* parts;     // [3, count]
   int64_t count;
+  constexpr bool operator==(const SplitArgs&) const = default;
 };
 
 struct ScaledAddArgs {
@@ -73,6 +77,7 @@ struct ScaledAddArgs {
   const float* y;  // [count]
   float* out;      // [count]; may be x or y
   int64_t count;
+  constexpr bool operator==(const ScaledAddArgs&) const = default;
 };
 
 template <typename Act>
@@ -81,6 +86,7 @@ struct SigmoidMulArgs {
   const float* x;     // [count]
   Act* out;           // [count]
   int64_t count;
+  constexpr bool operator==(const SigmoidMulArgs&) const = default;
 };
 
 struct TopKGateArgs {
@@ -90,6 +96,7 @@ struct TopKGateArgs {
   int32_t rows;
   int32_t experts;  // at most kMaxGateExperts
   int32_t k;
+  constexpr bool operator==(const TopKGateArgs&) const = default;
 };
 
 template <typename Act>
@@ -100,6 +107,7 @@ struct CombineArgs {
   int32_t rows;
   int32_t k;
   int32_t hidden;
+  constexpr bool operator==(const CombineArgs&) const = default;
 };
 
 struct SharedMixArgs {
@@ -109,6 +117,7 @@ struct SharedMixArgs {
   float* out;                      // [rows, hidden]; may be moe
   int32_t rows;
   int32_t hidden;
+  constexpr bool operator==(const SharedMixArgs&) const = default;
 };
 
 template <typename Act>
@@ -121,6 +130,7 @@ struct RotaryArgs {
   int32_t heads;
   int32_t head_dim;
   int32_t half;
+  constexpr bool operator==(const RotaryArgs&) const = default;
 };
 
 // Rows of row_words words each, as bytes.
@@ -131,6 +141,7 @@ struct CopyRowsArgs {
   const int32_t* out_rows;  // [rows]
   int32_t rows;
   int64_t row_words;
+  constexpr bool operator==(const CopyRowsArgs&) const = default;
 };
 
 // Where a row's key and value go: row `offset` of block `block` of the pool; nowhere for kNoBlock.
@@ -151,6 +162,7 @@ struct AppendKvArgs {
   int32_t kv_heads;
   int32_t head_dim;
   int32_t block_tokens;
+  constexpr bool operator==(const AppendKvArgs&) const = default;
 };
 
 // The grids of kernels over elements.
@@ -161,16 +173,10 @@ template <typename Weight>
 constexpr LaunchGrid GridOf(const EmbedArgs<Weight>& args) {
   return ElementGrid(int64_t{args.rows} * args.hidden);
 }
-template <typename Act>
-constexpr LaunchGrid GridOf(const RoundArgs<Act>& args) {
-  return ElementGrid(args.count);
-}
-constexpr LaunchGrid GridOf(const SplitArgs& args) { return ElementGrid(args.count); }
-constexpr LaunchGrid GridOf(const ScaledAddArgs& args) { return ElementGrid(args.count); }
-template <typename Act>
-constexpr LaunchGrid GridOf(const SigmoidMulArgs<Act>& args) {
-  return ElementGrid(args.count);
-}
+// Of `count` elements.
+template <typename Args>
+requires requires(const Args& args) { args.count; }
+constexpr LaunchGrid GridOf(const Args& args) { return ElementGrid(args.count); }
 template <typename Act>
 constexpr LaunchGrid GridOf(const CombineArgs<Act>& args) {
   return ElementGrid(int64_t{args.rows} * args.hidden);

@@ -1,19 +1,9 @@
-#include <cuda_runtime_api.h>
-
 #include <cstdlib>
 
+#include "common/kernels/cuda/launch_kernel.h"
 #include "common/kernels/cuda/runtime.h"
 
 namespace m1::cuda {
-namespace {
-
-// What a call returned must not be returned by the next launch, too.
-cudaError_t Forget(cudaError_t error) {
-  if (error != cudaSuccess) static_cast<void>(cudaGetLastError());
-  return error;
-}
-
-}  // namespace
 
 LaunchError OpenStream(Stream* stream) {
   // All kernels are loaded now, not one by one when a request first needs them.

@@ -1,6 +1,6 @@
 // What the backend asks of the device beside kernels: memory, copies, order. Plain functions, as in
-// launch.h, defined by runtime.cu for a GPU and by tests/support/simulated_gpu.cc for the
-// simulator. An error is a cudaError_t; 0 is success.
+// launch.h, defined by runtime.cu and graphs.cu for a GPU and by tests/support/simulated_gpu.cc for
+// the simulator. An error is a cudaError_t; 0 is success.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +8,7 @@
 #include "common/kernels/cuda/launch.h"
 
 struct CUevent_st;
+struct CUgraphExec_st;
 
 namespace m1::cuda {
 
@@ -35,6 +36,16 @@ void UnregisterPinned(void* data);
 [[nodiscard]] LaunchError ToDevice(void* device, const void* host, size_t bytes, Stream stream);
 [[nodiscard]] LaunchError ToHost(void* host, const void* device, size_t bytes, Stream stream);
 [[nodiscard]] LaunchError FillZero(void* device, size_t bytes, Stream stream);
+
+// The list's copy and launches, one by one.
+[[nodiscard]] LaunchError RunList(const LaunchList& list, Stream stream);
+// The same as one piece of work, made ready before: arguments are those that the list has now, what
+// its copy brings is what lies there when it runs.
+using Graph = CUgraphExec_st*;
+[[nodiscard]] LaunchError NewGraph(const LaunchList& list, Graph* graph);
+[[nodiscard]] LaunchError RunGraph(Graph graph, Stream stream);
+// May still run, or be null.
+void FreeGraph(Graph graph);
 
 // Waits for all that was enqueued.
 [[nodiscard]] LaunchError Synchronize(Stream stream);

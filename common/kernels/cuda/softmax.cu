@@ -31,21 +31,21 @@ __global__ void __launch_bounds__(kMergeThreads)
 
 }  // namespace
 
-LaunchError LaunchSoftmaxFew(const SoftmaxArgs& args, Stream stream) {
+LaunchError LaunchSoftmaxFew(const SoftmaxArgs& args, LaunchTarget target) {
   if (!IsSoftmaxHeadDim(args.head_dim)) return cudaErrorInvalidValue;
   const LaunchError error = ForSoftmaxHeadDim(args.head_dim, [&]<int head_dim>() {
     using Shape = SoftmaxFew<head_dim>;
-    return LaunchKernel(RunSegments<Shape>, SoftmaxSegmentsGrid<Shape>(args), args, stream);
+    return LaunchKernel(RunSegments<Shape>, SoftmaxSegmentsGrid<Shape>(args), args, target);
   });
   return error != cudaSuccess ? error
-                              : LaunchKernel(RunMerge, SoftmaxMergeGrid(args), args, stream);
+                              : LaunchKernel(RunMerge, SoftmaxMergeGrid(args), args, target);
 }
 
-LaunchError LaunchSoftmaxMany(const SoftmaxArgs& args, Stream stream) {
+LaunchError LaunchSoftmaxMany(const SoftmaxArgs& args, LaunchTarget target) {
   if (!IsSoftmaxHeadDim(args.head_dim)) return cudaErrorInvalidValue;
   return ForSoftmaxHeadDim(args.head_dim, [&]<int head_dim>() {
     using Shape = SoftmaxMany<head_dim>;
-    return LaunchKernel(RunPrompt<Shape>, SoftmaxPromptGrid<Shape>(args), args, stream);
+    return LaunchKernel(RunPrompt<Shape>, SoftmaxPromptGrid<Shape>(args), args, target);
   });
 }
 

@@ -39,6 +39,8 @@ struct SoftmaxPartials {
   float* m;  // [slots, heads]
   float* l;  // [slots, heads]
   float* o;  // [slots, heads, head_dim]
+
+  constexpr bool operator==(const SoftmaxPartials&) const = default;
 };
 
 // Its scratch memory, and the parts of it.
@@ -63,9 +65,11 @@ struct SoftmaxArgs {
   int32_t kv_heads;
   int32_t head_dim;  // see IsSoftmaxHeadDim
   int32_t max_rows;  // the most of a sequence
-  int32_t max_keys;  // the most of a sequence: its num_keys()
+  int32_t max_keys;  // at least the most of a sequence, its num_keys()
 
   constexpr int group_heads() const { return heads / kv_heads; }
+
+  constexpr bool operator==(const SoftmaxArgs&) const = default;
 };
 
 // The queries of a sequence under one kv head, row by row: query i is head i % group_heads of the

@@ -15,22 +15,22 @@ __global__ void __launch_bounds__(kVocabThreads, 1)
 }
 
 template <typename Body>
-LaunchError Launch(const LaunchGrid& grid, const typename Body::Args& args, Stream stream) {
+LaunchError Launch(const LaunchGrid& grid, const typename Body::Args& args, LaunchTarget target) {
   if (args.vocab < 1 || args.vocab > kMaxVocab) return cudaErrorInvalidValue;
-  return LaunchKernel(RunVocab<Body>, grid, args, stream);
+  return LaunchKernel(RunVocab<Body>, grid, args, target);
 }
 
 }  // namespace
 
-LaunchError LaunchLogSumExp(const LogSumExpArgs& args, Stream stream) {
-  return Launch<LogSumExp>(LogSumExpGrid(args.rows), args, stream);
+LaunchError LaunchLogSumExp(const LogSumExpArgs& args, LaunchTarget target) {
+  return Launch<LogSumExp>(LogSumExpGrid(args.rows), args, target);
 }
-LaunchError LaunchDraw(const DrawArgs& args, Stream stream) {
-  return Launch<Draw>(VocabRowGrid(args.num_draws), args, stream);
+LaunchError LaunchDraw(const DrawArgs& args, LaunchTarget target) {
+  return Launch<Draw>(VocabRowGrid(args.num_draws), args, target);
 }
-LaunchError LaunchScore(const ScoreArgs& args, Stream stream) {
+LaunchError LaunchScore(const ScoreArgs& args, LaunchTarget target) {
   if (args.max_candidates > kMaxScoreCandidates) return cudaErrorInvalidValue;
-  return Launch<Score>(VocabRowGrid(args.num_requests), args, stream);
+  return Launch<Score>(VocabRowGrid(args.num_requests), args, target);
 }
 
 }  // namespace m1::cuda

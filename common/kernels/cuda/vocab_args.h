@@ -24,6 +24,8 @@ struct LogSumExpArgs {
   float* lse;                 // [rows]
   int32_t rows;
   int32_t vocab;
+
+  constexpr bool operator==(const LogSumExpArgs&) const = default;
 };
 
 // A TokenDraw. Its edits are edits[first_edit, first_edit + num_edits).
@@ -49,6 +51,8 @@ struct DrawArgs {
   int32_t num_edits;
   int32_t vocab;
   float unit;  // WeightUnit(vocab)
+
+  constexpr bool operator==(const DrawArgs&) const = default;
 };
 
 // Weights of all draws, then the logits that edits replaced.
@@ -76,6 +80,8 @@ struct ScoreArgs {
   int32_t num_requests;
   int32_t max_candidates;  // at most kMaxScoreCandidates
   int32_t vocab;
+
+  constexpr bool operator==(const ScoreArgs&) const = default;
 };
 
 // A block for each row, draw or request.
