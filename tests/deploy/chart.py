@@ -54,6 +54,7 @@ def merged(*layers):
 GOOD = {
     "defaults": {},
     **{size: values_file(size) for size in SIZES},
+    "cuda": merged(values_file("single-node"), values_file("cuda")),
     "tls": TLS,
     "tokens": TOKENS,
     "token secret": {"auth": {"enabled": True, "existingSecret": "tokens"}, "helmTest": {"enabled": False}},
@@ -114,6 +115,7 @@ BAD = {
     "an unknown key": ({"router": {"replicaCount": 2}}, "'replicaCount' not allowed"),
     "an unknown flag": ({"router": {"config": {"queue_sise": 2}}}, "'queue_sise' not allowed"),
     "no shard": ({"expertWorker": {"shards": 0}}, "/expertWorker/shards"),
+    "cuda without a GPU": ({"expertWorker": {"config": {"device": "cuda"}}}, "set expertWorker.gpus to 1"),
     "a fingerprint cut short": ({"model": {"fingerprint": "abc"}}, "/model/fingerprint"),
     "a privileged container": ({"containerSecurityContext": {"allowPrivilegeEscalation": True}}, "/containerSecurityContext"),
 }

@@ -13,7 +13,11 @@ from tool import ROOT
 DOCKERFILE = "deploy/images/Dockerfile"
 TARGETS = ("router", "attention-worker", "expert-worker", "cli")
 SERVERS = TARGETS[:3]
+# Of the workers, for NVIDIA GPUs.
+CUDA_TARGETS = ("attention-worker-cuda", "expert-worker-cuda")
 BINARIES = ("m1", "m1-router", "m1-attention-worker", "m1-expert-worker")
+# What these take from NVIDIA's wheels.
+CUDA_WHEELS = "deploy/images/cuda.txt"
 
 
 @dataclasses.dataclass

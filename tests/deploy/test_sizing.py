@@ -104,6 +104,16 @@ def test_network_is_what_an_exchange_sends(stubs):
     assert TINY.returned_row_bytes() <= back < TINY.returned_row_bytes() + 8
 
 
+def test_a_shared_memory_connection_is_as_large_as_it_says():
+    header = read("common/shm/slots.h")
+    num_slots = int(re.search(r"kMaxSlots = (\d+);", header)[1])
+    slot_mib = int(re.search(r"slot_bytes = int64_t\{(\d+)\} << 20;", header)[1])
+    said = re.sub(r"\s+", " ", read("deploy/sizing.md"))
+    assert "num_slots = kMaxSlots;" in header and f"is {2 * num_slots * slot_mib} MiB of memory that both map" in said
+    assert f"{num_slots} slots of {slot_mib} MiB each way" in said and f"that is {4 * 2 * num_slots * slot_mib} MiB" in said
+    assert "pinned(backend, memory.data(), memory.num_bytes())" in read("expert_worker/shm_source.cc"), "all of it"
+
+
 def quantity(text):
     number, unit = re.fullmatch(r"(\d+)([MGT]i)", text).groups()
     return int(number) << {"Mi": 20, "Gi": 30, "Ti": 40}[unit]

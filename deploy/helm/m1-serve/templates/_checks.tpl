@@ -45,4 +45,9 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- range $role := list "attentionWorker" "expertWorker" -}}
+{{- if and (eq (toString (index $values $role).config.device) "cuda") (not (index $values $role).gpus) -}}
+{{- fail (printf "%s.config.device is cuda: set %s.gpus to 1, or its pods are given no GPU" $role $role) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
