@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Fuzzes one target for a bounded time from its seed corpus. Usage: fuzz_one.sh BINARY SECONDS
+# An input that takes over a minute is a finding: machines that fuzz stall for shorter times.
 # New inputs go to a folder beside the binary; the seeds in tests/fuzz/corpus/ stay as they are.
 set -euo pipefail
 binary="$1"
@@ -11,7 +12,7 @@ log="$binary.log"
 mkdir -p "$found"
 inputs=("$found")
 [[ -d "$seeds" ]] && inputs+=("$seeds")
-if ! "$binary" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
+if ! "$binary" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -max_len=65536 \
   -print_final_stats=1 -artifact_prefix="$binary.crash." "${inputs[@]}" >"$log" 2>&1; then
   tail -n 80 "$log"
   echo "error: $name found a failing input: $binary.crash.*" >&2

@@ -93,7 +93,7 @@ class ComposeCluster(PodGroup):
         assert kind == "CMD" and program == "/usr/bin/m1"
         host = self.processes[name].host
         return subprocess.run([os.path.join(ROOT, BIN, "m1"), *(word.replace("127.0.0.1", host) for word in words)],
-                              capture_output=True, text=True, timeout=30, check=False)
+                              capture_output=True, text=True, timeout=120, check=False)
 
     def healthy(self, name: str) -> bool:
         process = self.processes[name]

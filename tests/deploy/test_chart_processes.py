@@ -35,7 +35,7 @@ def test_rendered_arguments_make_a_cluster(stubs, tmp_path):
         host, port = cluster.routers[0].address.split(":")
         test_pod = chart.of_kind(cluster.objects, "Pod")[0]["spec"]["containers"][0]
         arguments = [f"--target={host}:{port}" if word.startswith("--target=") else word for word in test_pod["args"]]
-        asked = subprocess.run([os.path.join(BIN, "m1"), *arguments], capture_output=True, text=True, timeout=30, check=False)
+        asked = subprocess.run([os.path.join(BIN, "m1"), *arguments], capture_output=True, text=True, timeout=120, check=False)
         assert asked.returncode == 0 and "1385" in asked.stdout, asked.stderr
         for pod in cluster.all():
             assert pod.terminate() < pod.grace_seconds
@@ -48,11 +48,11 @@ def test_startup_readiness_and_liveness_differ(stubs, tmp_path):
         attention, router = cluster.pods["attention-worker"][0], cluster.routers[0]
         expert = cluster.pods["expert-worker"][1]
         expert.terminate()
-        wait_until(lambda: not attention.ready() and not router.ready(), 15, "not ready")
+        wait_until(lambda: not attention.ready() and not router.ready(), what="not ready")
         assert all(pod.probe("startup") and pod.probe("liveness") for pod in (attention, router))
         attention.terminate()
         attention.start()
-        wait_until(attention.started, 15, "started without its peers")
+        wait_until(attention.started, what="started without its peers")
         time.sleep(1)
         assert attention.probe("liveness") and not attention.probe("readiness")
         expert.start()
@@ -94,7 +94,7 @@ class Load:
     def go_on(self, count=CLIENTS):
         """Returns when so many more were answered."""
         wanted = self.answered + count
-        wait_until(lambda: self.answered >= wanted or self.problems, 60, f"{count} more answers")
+        wait_until(lambda: self.answered >= wanted or self.problems, what=f"{count} more answers")
         assert not self.problems, self.problems[0]
 
     def __exit__(self, *_):
@@ -135,7 +135,7 @@ def test_rolling_restart_fails_no_request(stubs, tmp_path, copies):
 def test_fingerprint_of_a_checkpoint():
     def run(*flags):
         return subprocess.run([os.path.join(BIN, "m1"), "checkpoint", "fingerprint", *flags], capture_output=True, text=True,
-                              timeout=30, check=False)
+                              timeout=120, check=False)
 
     told = run(f"--model={MODEL}")
     fingerprint = told.stdout.strip()
@@ -153,5 +153,5 @@ def test_the_model_check_is_a_command_of_m1():
     objects = chart.render(chart.GOOD["claim"])
     check = chart.workloads(objects)["expert-worker"]["spec"]["template"]["spec"]["initContainers"][0]
     arguments = [f"--model={MODEL}" if word.startswith("--model=") else word for word in check["args"]]
-    refused = subprocess.run([os.path.join(BIN, "m1"), *arguments], capture_output=True, text=True, timeout=30, check=False)
+    refused = subprocess.run([os.path.join(BIN, "m1"), *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert refused.returncode == 3 and f"wanted {chart.FINGERPRINT}" in refused.stderr

@@ -32,39 +32,39 @@ def replicas(stub, component):
 
 
 def test_install_upgrade_rollback_uninstall(stub, helm):
-    helm.install(chart.CHART, "demo", chart.GOOD["defaults"], namespace=chart.NAMESPACE, timeout=20)
+    helm.install(chart.CHART, "demo", chart.GOOD["defaults"], namespace=chart.NAMESPACE, timeout=120)
     expected = {(item["kind"], item["metadata"]["name"]) for item in chart.render({}) if item["kind"] != "Pod"}
     assert {(item["kind"], item["metadata"]["name"]) for item in stub.objects.values()} == expected
     assert replicas(stub, "expert-worker") == 2
 
-    helm.upgrade(chart.CHART, "demo", {"expertWorker": {"copies": 3}, "autoscaling": {"enabled": True}}, timeout=20)
+    helm.upgrade(chart.CHART, "demo", {"expertWorker": {"copies": 3}, "autoscaling": {"enabled": True}}, timeout=120)
     assert replicas(stub, "expert-worker") == 6
     assert stub.named("horizontalpodautoscalers", "demo-m1-serve-attention-worker")
 
     before = dict(stub.objects)
     with pytest.raises(helm_python.HelmError, match="minReplicas is 5"):
-        helm.upgrade(chart.CHART, "demo", chart.BAD["autoscaling backwards"][0], timeout=20)
+        helm.upgrade(chart.CHART, "demo", chart.BAD["autoscaling backwards"][0], timeout=120)
     with pytest.raises(helm_python.HelmError, match="replicaCount"):
-        helm.upgrade(chart.CHART, "demo", chart.BAD["an unknown key"][0], timeout=20)
+        helm.upgrade(chart.CHART, "demo", chart.BAD["an unknown key"][0], timeout=120)
     assert stub.objects == before, "a refused upgrade changed something"
 
-    helm.rollback("demo", version=1, timeout=20)
+    helm.rollback("demo", version=1, timeout=120)
     assert replicas(stub, "expert-worker") == 2
     assert not any(path.endswith("/horizontalpodautoscalers/demo-m1-serve-attention-worker") for path in stub.objects)
 
-    helm.uninstall("demo", timeout=20)
+    helm.uninstall("demo", timeout=120)
     assert stub.objects == {}
 
 
 def test_the_claim_outlives_the_release(stub, helm):
-    helm.install(chart.CHART, "demo", chart.GOOD["made claim"], namespace=chart.NAMESPACE, timeout=20)
-    helm.uninstall("demo", timeout=20)
+    helm.install(chart.CHART, "demo", chart.GOOD["made claim"], namespace=chart.NAMESPACE, timeout=120)
+    helm.uninstall("demo", timeout=120)
     assert [item["kind"] for item in stub.objects.values()] == ["PersistentVolumeClaim"]
 
 
 @pytest.mark.parametrize("name", ["everything", "host path", "service monitor"])
 def test_installs(stub, helm, name):
-    helm.install(chart.CHART, "demo", chart.GOOD[name], namespace=chart.NAMESPACE, timeout=20)
+    helm.install(chart.CHART, "demo", chart.GOOD[name], namespace=chart.NAMESPACE, timeout=120)
     expected = {(item["kind"], item["metadata"]["name"]) for item in chart.render(chart.GOOD[name]) if item["kind"] != "Pod"}
     assert {(item["kind"], item["metadata"]["name"]) for item in stub.objects.values()} == expected
 

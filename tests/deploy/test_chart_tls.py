@@ -50,7 +50,7 @@ class Fleet:
         for option, value in {"target": self.pods.routers[0].address, **replaced}.items():
             words = [f"--{option}={value}" if word.startswith(f"--{option}=") else word for word in words]
         return subprocess.run([os.path.abspath(os.path.join(BIN, "m1")), *words], cwd=self.folder, capture_output=True, text=True,
-                              timeout=30, check=False)
+                              timeout=120, check=False)
 
 
 @pytest.fixture(name="fleet", scope="module", params=WAYS)

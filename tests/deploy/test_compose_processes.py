@@ -20,7 +20,7 @@ def test_compose_is_a_cluster(stubs, tmp_path):
         # Without some experts no request can be answered: the router says so, and nobody else is unhealthy for it.
         lost = cluster.processes["expert-worker-1"]
         assert lost.terminate() < lost.grace_seconds
-        wait_until(lambda: not cluster.healthy("router"), 15, "router unhealthy")
+        wait_until(lambda: not cluster.healthy("router"), what="router unhealthy")
         refused = cluster.check_health("router")
         assert refused.returncode == 1 and "/readyz says 503: no attention worker of 1 is ready" in refused.stderr, refused.stderr
         assert cluster.healthy("attention-worker") and cluster.healthy("expert-worker-0")

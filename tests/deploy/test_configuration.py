@@ -19,7 +19,7 @@ COMMANDS = ("m1 up", "m1 health", "m1 token", "m1 checkpoint fingerprint", "m1 q
 
 
 def run(name: str, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run([os.path.join(ROOT, BIN, name), *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20,
+    done = subprocess.run([os.path.join(ROOT, BIN, name), *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120,
                           check=False)
     return done.returncode, done.stdout + done.stderr
 

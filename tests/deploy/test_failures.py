@@ -59,7 +59,7 @@ def test_a_draining_router_ends_what_it_has(two_routers):
     with Client(leaving.address) as first, Client(other.address) as second:
         request = first.request(chat=[("user", "764 + 621")], temperature=0, ignore_eos=True, max_new_tokens=ANSWER_TOKENS)
         clients, answers = first.send_all_in_background([request])
-        wait_until(lambda: first.load().running_request_count > 0, 10, "the request runs")
+        wait_until(lambda: first.load().running_request_count > 0, what="the request runs")
         leaving.signal(signal.SIGTERM)
         refused = None
         while refused is None and clients.is_alive():

@@ -79,7 +79,7 @@ def test_a_hung_attention_worker_is_left(start):
     workers = [start("m1-attention-worker", "--expert_workers=inproc") for _ in range(2)]
     router = start("m1-router", "--attention_workers=" + ",".join(worker.address for worker in workers))
     with Client(router.address) as client:
-        wait_until(lambda: len(ready_workers(client)) == 2, 20, "both workers")
+        wait_until(lambda: len(ready_workers(client)) == 2, what="both workers")
         request = request_of(client)
         whole = client.send(request)
         stream, ids = begin(client, request)
@@ -91,7 +91,7 @@ def test_a_hung_attention_worker_is_left(start):
         assert time.monotonic() - started < KEEPALIVE_SECONDS + 5
         assert ready_workers(client) == [worker.address for worker in workers if worker is not hung]
         hung.signal(signal.SIGCONT)
-        wait_until(lambda: len(ready_workers(client)) == 2, 20, "it is back")
+        wait_until(lambda: len(ready_workers(client)) == 2, what="it is back")
 
 
 def test_a_hung_router_loses_what_it_held(start):
@@ -126,7 +126,7 @@ def test_a_cut_wire_to_an_expert_worker(start):
         routers = [start("m1-router", f"--attention_workers={addresses}")
                    for addresses in (behind.address, f"{behind.address},{beside.address}")]
         with Client(routers[0].address) as through, Client(routers[1].address) as both:
-            wait_until(lambda: len(ready_workers(both)) == 2 and len(ready_workers(through)) == 1, 20, "all ready")
+            wait_until(lambda: len(ready_workers(both)) == 2 and len(ready_workers(through)) == 1, what="all ready")
             request = request_of(through)
             whole = through.send(request)
             stream, ids = begin(through, request)
@@ -135,7 +135,7 @@ def test_a_cut_wire_to_an_expert_worker(start):
             assert both.send(request).ids == whole.ids
             wire.mend()
             assert rest_of(stream, ids) == whole.ids
-            wait_until(lambda: len(ready_workers(both)) == 2, 10, "ready again")
+            wait_until(lambda: len(ready_workers(both)) == 2, what="ready again")
 
 
 @pytest.mark.parametrize("weights", ["copy", "mmap"])

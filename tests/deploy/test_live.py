@@ -66,7 +66,7 @@ def prometheus(stubs, tmp_path_factory):
 def has_series(prometheus, expression):
     """Within what scrapes and rules that build upon each other take."""
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: prometheus.query(expression), 10)
+        wait_until(lambda: prometheus.query(expression))
     return bool(prometheus.query(expression))
 
 
@@ -120,5 +120,5 @@ def test_every_panel_has_a_series(prometheus, uid):
         return [expression for expression in expressions if not prometheus.query(expression)]
 
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: not without_series(), 10)
+        wait_until(lambda: not without_series())
     assert not without_series()

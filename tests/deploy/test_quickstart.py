@@ -69,7 +69,7 @@ def test_commands_of_m1_answer(addresses, command):
         words = [word.replace(name, router) for word in words]
     if words[0] in ("generate", "chat") and not any(word.startswith("--target") for word in words):
         words.append(f"--target={router}")  # the default is 50051, which may be taken
-    done = subprocess.run([os.path.join(BIN, "m1"), *words], input="764 + 621\n", capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([os.path.join(BIN, "m1"), *words], input="764 + 621\n", capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert words[0] not in ("generate", "chat") or re.search(r"\b1385\b", done.stdout), done.stdout
 

@@ -77,7 +77,7 @@ def test_slots_are_counted_when_memory_is_checked():
     if wanted <= machine:
         pytest.fail("this machine holds more than the test can ask for: give it a larger model")
     done = subprocess.run([os.path.join(BIN, "m1-attention-worker"), "--model=models/tiny", "--expert_workers=127.0.0.1:9",
-                           f"--max_sequences={sequences}", f"--kv_bytes={1 << 50}"], capture_output=True, text=True, timeout=20, check=False)
+                           f"--max_sequences={sequences}", f"--kv_bytes={1 << 50}"], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2 and f"take {round(wanted / sizing.MIB)} MiB" in done.stderr, done.stderr
 
 

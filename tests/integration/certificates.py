@@ -34,7 +34,7 @@ def code_of(channel, method, metadata=()):
     """What a call with an empty message ends with."""
     call = channel.stream_stream(method, request_serializer=bytes, response_deserializer=bytes)
     try:
-        for _ in call(iter([b""]), metadata=metadata, timeout=5):
+        for _ in call(iter([b""]), metadata=metadata, timeout=15):
             pass
         return grpc.StatusCode.OK
     except grpc.RpcError as error:

@@ -148,7 +148,7 @@ class Client:
                 request.chat.tools.add(name=name, description=description, parameters_json=parameters_json)
         return request
 
-    def send(self, request, timeout=120):
+    def send(self, request, timeout=240):
         """The whole stream of a request with one sample."""
         [answer] = self.send_samples(request, timeout)
         return answer
@@ -164,7 +164,7 @@ class Client:
         assert sorted(answers) == list(range(max(1, request.sampling.sample_count)))
         return [answers[index] for index in sorted(answers)]
 
-    def generate(self, timeout=120, **kwargs):
+    def generate(self, timeout=240, **kwargs):
         return self.send(self.request(**kwargs), timeout)
 
     def send_all(self, requests, timeout=240):
@@ -195,7 +195,7 @@ class Client:
         return thread, answers
 
     def load(self):
-        return self.control.GetLoad(self.control_pb.GetLoadRequest(), timeout=10)
+        return self.control.GetLoad(self.control_pb.GetLoadRequest(), timeout=60)
 
     def topology(self):
-        return self.control.GetTopology(self.control_pb.GetTopologyRequest(), timeout=10)
+        return self.control.GetTopology(self.control_pb.GetTopologyRequest(), timeout=60)

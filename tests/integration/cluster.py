@@ -22,7 +22,8 @@ import time
 import grpc
 
 BIN = os.environ.get("M1_BIN", "build/release/bin")
-START_SECONDS = 60
+START_SECONDS = 120  # far more than anything takes: machines that run tests stall
+STOP_SECONDS = 25  # below --drain_timeout: that nothing is waited for until then
 MESSAGE_BYTES = 64 << 20
 TINY_BLOCK_BYTES = 64 * 2 * 2 * 2 * 32 * 2  # of models/tiny: 64 tokens, keys and values, 2 layers, 2 heads of 32 bf16 numbers
 
@@ -66,7 +67,10 @@ class Process:
     def wait_listening(self):
         deadline = time.monotonic() + START_SECONDS
         while True:
-            line = self._lines.get(timeout=max(0.01, deadline - time.monotonic()))
+            try:
+                line = self._lines.get(timeout=max(0.01, deadline - time.monotonic()))
+            except queue.Empty:
+                raise Inconclusive(f"{self.name} does not listen after {START_SECONDS} s:\n{self.log()}") from None
             assert line is not None, f"{self.name} ended with {self.wait()} before it listened:\n{self.log()}"
             if line.startswith("listening "):
                 self.address = line.removeprefix("listening ")
@@ -83,7 +87,7 @@ class Process:
     def signal(self, number):
         self._popen.send_signal(number)
 
-    def wait(self, seconds=20):
+    def wait(self, seconds=60):
         """The exit code; negative: the signal that ended it."""
         return self._popen.wait(timeout=seconds)
 
@@ -99,14 +103,14 @@ class Process:
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:
-            code = self.wait(15)
+            code = self.wait(STOP_SECONDS)
             self.log_file.close()
             if code == 0:
                 os.unlink(self.log_file.name)  # kept for looking into what went wrong
             return code
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"{self.name} did not end in 15 s after SIGTERM:\n{self.log()[-4000:]}")
+            raise AssertionError(f"{self.name} did not end in {STOP_SECONDS} s after SIGTERM:\n{self.log()[-4000:]}")
 
     def log(self):
         with open(self.log_file.name, encoding="utf-8", errors="replace") as file:
@@ -263,7 +267,7 @@ def wait_serving(address, seconds=START_SECONDS, credentials=None):
     wait_until(lambda: is_serving(address, credentials), seconds, f"{address} SERVING")
 
 
-def run_m1(*arguments, stdin="", timeout=60):
+def run_m1(*arguments, stdin="", timeout=240):
     return subprocess.run([os.path.join(BIN, "m1"), *arguments], input=stdin, capture_output=True, text=True,
                           timeout=timeout, check=False)
 
@@ -279,7 +283,7 @@ def kill_busy_workers(cluster, client, clients, turns=3):
             workers = client.load().workers
             return next((worker.sequence_count for worker in workers if worker.address == victim.address), 0)
 
-        wait_until(lambda: held() > 5 or not clients.is_alive(), 60, f"{victim.address} has work")
+        wait_until(lambda: held() > 5 or not clients.is_alive(), what=f"{victim.address} has work")
         killed_with.append(held())
         victim.kill()
         victim.start()

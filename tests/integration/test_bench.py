@@ -114,7 +114,7 @@ def test_exchange_holds_each_transport_against_its_raw_way():
 def test_quick_run_of_everything(tmp_path):
     path = tmp_path / "bench.md"
     run = subprocess.run([sys.executable, "tools/bench/run_bench.py", f"--bin={BIN}", "--model=models/tiny", f"--out={path}",
-                          "--repeats=1", "--quick"], capture_output=True, text=True, timeout=100, check=False)
+                          "--repeats=1", "--quick"], capture_output=True, text=True, timeout=400, check=False)
     assert run.returncode == 0, run.stderr
     text = path.read_text()
     for row in ("| decode 1 |", "| decode 8 |", "| prefill 512 |", "| 20 |", "| shm |", "| grpc |"):

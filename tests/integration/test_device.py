@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from client import Answer, Client
-from cluster import Cluster, Process, is_serving, wait_until
+from cluster import Cluster, Process, is_serving, require, wait_until
 
 MODEL = "models/tiny"
 KIND = "-simulated-gpu"
@@ -65,13 +65,14 @@ def test_a_killed_expert_worker_changes_no_answer_and_is_linked_again(stubs):
             wait_until(lambda: linked(client, names), what="device links")
             request = client.request(ids=list(range(5, 25)), max_new_tokens=12, ignore_eos=True, temperature=1, seed=3)
             plain = client.send(request).key()
-            answer, victim = Answer(), cluster.experts[0]
+            answer, victim, killed = Answer(), cluster.experts[0], False
             for response in client.inference.Generate(request, timeout=240):
                 answer.take(response, client.pb)
-                if len(answer.ids) == 2:
+                if not killed and len(answer.ids) >= 2:
+                    killed = True
                     victim.kill()
                     victim.start()
-            assert answer.key() == plain
+            assert killed and answer.key() == plain
             wait_until(lambda: linked(client, names), what="the link is back")
             assert client.send(request).key() == plain
 
@@ -79,7 +80,7 @@ def test_a_killed_expert_worker_changes_no_answer_and_is_linked_again(stubs):
 def test_what_the_device_cannot_hold_is_refused(stubs):
     worker = Process("m1-attention-worker" + KIND, f"--model={MODEL}", "--expert_workers=inproc", "--device=cuda",
                      f"--kv_bytes={2 << 30}", "--max_sequences=400").start(wait=False)
-    assert worker.wait(60) == 2
+    assert worker.wait() == 2
     assert "the device has 960 MiB of memory to give, wanted" in worker.log() and "KV blocks (--kv_bytes)" in worker.log()
 
 
@@ -87,13 +88,13 @@ def test_what_the_device_cannot_hold_is_refused(stubs):
 def test_a_model_that_no_kernel_takes_is_refused(worker, stubs):
     flags = ["--expert_workers=inproc"] if worker == "m1-attention-worker" else ["--shard=0/1"]
     process = Process(worker + KIND, "--model=tests/golden/mini-bf16", "--device=cuda", *flags).start(wait=False)
-    assert process.wait(60) == 2
+    assert process.wait() == 2
     assert "--device is cuda: head_dim is 16, a GPU takes multiples of 32 up to 256 in lightning layers" in process.log()
 
 
 def test_a_program_without_cuda_says_so(stubs):
     worker = Process("m1-expert-worker", f"--model={MODEL}", "--shard=0/1", "--device=cuda").start(wait=False)
-    assert worker.wait(60) == 2
+    assert worker.wait() == 2
     assert "--device is cuda: this program was built without CUDA" in worker.log()
 
 
@@ -142,10 +143,12 @@ def lose_gpu_in_mid_answer(cluster, find_victim):
                 watch = Watch(victim.address)
                 wait_until(lambda: watch.statuses == ["SERVING"], what="health is watched")
                 victim.signal(LOSE_GPU)
-        assert victim.wait(30) == DEVICE_FAULT
+        wait_until(lambda: not victim.running(), what="it has work and sees the loss")
+        assert victim.wait() == DEVICE_FAULT
         assert answer.key() == plain
-        watch.join(30)
-        assert watch.statuses == ["SERVING", "NOT_SERVING"]
+        watch.join(60)
+        assert watch.statuses[:2] in (["SERVING"], ["SERVING", "NOT_SERVING"])
+        require(len(watch.statuses) == 2, "the process ended before who watches had heard of it")
         assert 'event=device_fault exit_code=4 error="' in victim.log() and "cudaErrorLaunchFailure" in victim.log()
         victim.start()  # as whoever restarts it does
         wait_until(lambda: is_serving(victim.address), what="it serves again")

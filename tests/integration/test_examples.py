@@ -12,7 +12,7 @@ EXAMPLES = sorted(name for name in os.listdir("examples") if name.endswith(".py"
 
 def run(name, cluster, *arguments):
     return subprocess.run([sys.executable, f"examples/{name}", f"--target={cluster.target}", *arguments],
-                          capture_output=True, text=True, timeout=60, check=False)
+                          capture_output=True, text=True, timeout=120, check=False)
 
 
 def output(name, cluster, *arguments):
@@ -74,7 +74,7 @@ def test_seeds(cluster):
 def test_help_and_errors(cluster, name):
     assert "--target" in output(name, cluster, "--help")
     unreachable = subprocess.run([sys.executable, f"examples/{name}", "--target=127.0.0.1:1", "1 + 1"],
-                                 capture_output=True, text=True, timeout=60, check=False)
+                                 capture_output=True, text=True, timeout=120, check=False)
     assert unreachable.returncode == 1
     assert unreachable.stderr.startswith("UNAVAILABLE: "), unreachable.stderr
 

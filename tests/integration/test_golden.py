@@ -52,7 +52,7 @@ def test_bf16_stays_near_the_reference(stubs):
     """Scores prompt + recorded continuation; never follows its own tokens (section (b) of tests/golden/README.md)."""
     got, wanted = [], []
     with Cluster(f"{GOLDEN}/mini-bf16", expert_workers=3) as cluster, Client(cluster.target) as client:
-        info = client.inference.GetModelInfo(client.pb.GetModelInfoRequest(), timeout=10)
+        info = client.inference.GetModelInfo(client.pb.GetModelInfoRequest(), timeout=60)
         assert info.activation_dtype == "bf16"
         for case in load_cases("mini-bf16"):
             if len(case["prompt_ids"]) > 300:

@@ -310,7 +310,7 @@ FILE_FAULTS = (truncated, huge_header, empty_file, no_json, missing_tensor, wron
 def run_to_end(name, model, *flags):
     """Exit code and log of a server that should refuse to start."""
     run = subprocess.run([os.path.join(BIN, name), "--port=0", f"--model={model}", *flags], capture_output=True,
-                         text=True, errors="replace", timeout=30, check=False)
+                         text=True, errors="replace", timeout=120, check=False)
     return run.returncode, run.stderr
 
 
@@ -448,7 +448,7 @@ def test_processes_may_start_in_any_order(stubs):
             started.append(process)
             assert not is_serving(router.address)
         with Client(router.address) as client:
-            wait_until(lambda: client.topology().attention_workers[0].description.missing_experts, 10, "topology")
+            wait_until(lambda: client.topology().attention_workers[0].description.missing_experts, what="topology")
             missing = client.topology().attention_workers[0].description.missing_experts
             assert len(missing) in (16, 32)
             with pytest.raises(grpc.RpcError) as caught:
@@ -467,7 +467,7 @@ def test_workers_of_different_checkpoints_do_not_meet(stubs):
     expert = Process("m1-expert-worker", "--model=tests/golden/mini-fp32", "--experts=0-31").start()
     attention = Process("m1-attention-worker", f"--model={MODEL}", f"--expert_workers={expert.address}").start()
     try:
-        wait_until(lambda: "fingerprint" in attention.log() or "hidden" in attention.log(), 15, "mismatch in the log")
+        wait_until(lambda: "fingerprint" in attention.log() or "hidden" in attention.log(), what="mismatch in the log")
         assert not is_serving(attention.address)
         assert expert.running() and attention.running()
     finally:

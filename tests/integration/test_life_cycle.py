@@ -23,7 +23,7 @@ def terminated_before_start():
     ("m1-expert-worker", ["--shard=0/2"]),
 ])
 def test_sigterm_while_the_model_loads_is_an_orderly_end(name, flags):
-    result = subprocess.run([os.path.join(BIN, name), MODEL, *flags], capture_output=True, text=True, timeout=30,
+    result = subprocess.run([os.path.join(BIN, name), MODEL, *flags], capture_output=True, text=True, timeout=120,
                             preexec_fn=terminated_before_start)
     assert result.returncode == 0, result.stderr
     assert "listening" not in result.stdout, "it loaded the whole model first"
@@ -32,5 +32,5 @@ def test_sigterm_while_the_model_loads_is_an_orderly_end(name, flags):
 
 def test_bad_files_are_told_even_when_a_signal_waits():
     result = subprocess.run([os.path.join(BIN, "m1-expert-worker"), "--model=does/not/exist"], capture_output=True,
-                            text=True, timeout=30, preexec_fn=terminated_before_start)
+                            text=True, timeout=120, preexec_fn=terminated_before_start)
     assert result.returncode == 3

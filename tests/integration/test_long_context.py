@@ -101,7 +101,7 @@ def test_a_long_prompt_takes_blocks_and_nothing_else(tmp_path, stubs):
     model = make_model(tmp_path)
     with Cluster(model, inproc=True) as cluster, Client(cluster.target) as client:
         worker, peaks = cluster.attention[0], []
-        info = client.inference.GetModelInfo(client.pb.GetModelInfoRequest(), timeout=10)
+        info = client.inference.GetModelInfo(client.pb.GetModelInfoRequest(), timeout=60)
         assert info.max_context_tokens >= LONGEST + 1000
         for length in (4096, LONGEST):
             request = client.request(ids=prompt(length), temperature=0, max_new_tokens=900, ignore_eos=True)

@@ -149,7 +149,7 @@ def assert_counted(prometheus, wanted):
         return {name: (got, value) for name, value in wanted.items() if (got := prometheus.query(name)) != [value]}
 
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: not differs(), 20)
+        wait_until(lambda: not differs())
     assert not differs()
 
 
@@ -177,7 +177,7 @@ def test_a_real_prometheus_counts_what_was_sent(stubs):
         running = sent.start(8000, "runs")
         sent.refused("ALREADY_EXISTS", "invalid", ids=[1], request_id="runs")
         waiting = sent.start(1, "waits", wait_for_token=False)
-        wait_until(lambda: prometheus.query("m1_router_requests_queued") == [1], 10)
+        wait_until(lambda: prometheus.query("m1_router_requests_queued") == [1])
         for _ in range(3):
             sent.refused("RESOURCE_EXHAUSTED", "queue_full", ids=[1], max_new_tokens=1)
         assert_counted(prometheus, sent.all_wanted() | {

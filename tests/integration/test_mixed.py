@@ -90,7 +90,7 @@ def test_alone_and_together(client):
         with Client(cluster.target) as small:
             together = [[compared(answer) for answer in answers] for answers in send_together(small, requests)]
             workers = [worker.description for worker in small.topology().attention_workers]
-            wait_until(lambda: all(worker.load.used_sequences == 0 for worker in small.load().workers), 5, "all is freed")
+            wait_until(lambda: all(worker.load.used_sequences == 0 for worker in small.load().workers), what="all is freed")
             load = small.load()
             assert load.running_request_count == load.queued_request_count == 0
     different = [index for index, (a, b) in enumerate(zip(alone, together, strict=True)) if a != b]

@@ -209,9 +209,9 @@ def test_readiness_is_not_liveness(stubs):
     """Experts go, and come back: who has to do with them is not ready and says why, and lives."""
     with cluster_with_ports() as (cluster, ports):
         cluster.experts[0].kill()
-        wait_until(lambda: readiness(ports["attention-worker"]) == (503, "experts 0-31 have no host\n"), 20)
+        wait_until(lambda: readiness(ports["attention-worker"]) == (503, "experts 0-31 have no host\n"))
         reason = f"no attention worker of 1 is ready: {cluster.attention[0].address}: "
-        wait_until(lambda: readiness(ports["router"])[1].startswith(reason), 20)
+        wait_until(lambda: readiness(ports["router"])[1].startswith(reason))
         assert readiness(ports["router"])[0] == 503 and readiness(ports["router"])[1].count("\n") == 1
         for name in ("attention-worker", "router"):
             assert get(ports[name], "/healthz")[0] == 200
@@ -220,7 +220,7 @@ def test_readiness_is_not_liveness(stubs):
         assert sample(get(ports["attention-worker"], "/metrics")[1], "m1_attention_experts_missing") == 32
         cluster.experts[0].start()
         for port in ports.values():
-            wait_until(lambda: readiness(port)[0] == 200, 20)  # pylint: disable=cell-var-from-loop
+            wait_until(lambda: readiness(port)[0] == 200)  # pylint: disable=cell-var-from-loop
 
 
 def test_the_experts_without_a_host_are_named(stubs):
@@ -229,8 +229,8 @@ def test_the_experts_without_a_host_are_named(stubs):
     attention = Process("m1-attention-worker", MODEL, f"--metrics_port={ports[0]}", f"--expert_workers={expert.address}").start()
     router = Process("m1-router", MODEL, f"--metrics_port={ports[1]}", f"--attention_workers={attention.address}").start()
     try:
-        wait_until(lambda: readiness(ports[0]) == (503, "experts 3,7 have no host\n"), 20)
-        wait_until(lambda: readiness(ports[1])[1].startswith("no attention worker of 1 is ready: "), 20)
+        wait_until(lambda: readiness(ports[0]) == (503, "experts 3,7 have no host\n"))
+        wait_until(lambda: readiness(ports[1])[1].startswith("no attention worker of 1 is ready: "))
     finally:
         for process in (router, attention, expert):
             process.stop()

@@ -105,7 +105,7 @@ def test_requests_of_others_do_not_cost_the_prompt_again():
                 over.set()
                 for thread in threads:
                     thread.join()
-                assert warm_up.ids and len(rows) > 20, "there was no load"
+                assert warm_up.ids and len(rows) > 10, "there was no load"
                 computed = worker(first).computed_token_count
                 assert computed == sum(rows) + len(PROMPT) - 1 + samples * new_tokens
                 assert worker(first).fork_count == samples - 1

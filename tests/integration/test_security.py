@@ -163,7 +163,7 @@ def test_a_worker_that_is_no_expert_worker_gets_no_rows(fleet):
     wrong = Process("m1-attention-worker", f"--model={MODEL}", f"--expert_workers={fleet.server('attention-worker').address}",
                     *fleet.identities["attention-worker"].flags()).start()
     try:
-        wait_until(lambda: "no alternative name URI:spiffe://m1-serve/role/expert-worker" in wrong.log(), 15, "a clear log line")
+        wait_until(lambda: "no alternative name URI:spiffe://m1-serve/role/expert-worker" in wrong.log(), what="a clear log line")
         assert not is_serving(wrong.address, fleet.identities["router"].credentials())
     finally:
         wrong.stop()
@@ -172,7 +172,7 @@ def test_a_worker_that_is_no_expert_worker_gets_no_rows(fleet):
 def served_serial(server):
     """Of the certificate that the router shows to a new connection."""
     shown = subprocess.run(["openssl", "s_client", "-connect", server.address, "-alpn", "h2"], stdin=subprocess.DEVNULL,
-                           capture_output=True, timeout=10, check=False).stdout
+                           capture_output=True, timeout=120, check=False).stdout
     return subprocess.run(["openssl", "x509", "-noout", "-serial"], input=shown, capture_output=True,
                           check=True).stdout.decode().strip()
 
@@ -217,19 +217,19 @@ def test_certificates_and_tokens_are_renewed_under_load(fleet):
         time.sleep(1.5)
         assert served_serial(fleet.cluster.router) == before
         router.take(renewed["router"])
-        wait_until(lambda: served_serial(fleet.cluster.router) == renewed["router"].serial(), 10, "the new certificate")
+        wait_until(lambda: served_serial(fleet.cluster.router) == renewed["router"].serial(), what="the new certificate")
         for role in CALLER:
             fleet.identities[role].take(renewed[role])
         replace_file(fleet.token_file, token_lines({**TOKENS, "carol": "secret-c"}))
         with fleet.channel("router") as channel:
             carol = (("authorization", "Bearer secret-c"),)
-            wait_until(lambda: code_of(channel, "/m1.v1.Inference/GetModelInfo", carol) == grpc.StatusCode.OK, 10, "carol")
+            wait_until(lambda: code_of(channel, "/m1.v1.Inference/GetModelInfo", carol) == grpc.StatusCode.OK, what="carol")
             replace_file(fleet.token_file, "carol nonsense\n")
             time.sleep(1.5)
             assert code_of(channel, "/m1.v1.Inference/GetModelInfo", carol) == grpc.StatusCode.OK
             replace_file(fleet.token_file, token_lines(TOKENS))
             wait_until(lambda: code_of(channel, "/m1.v1.Inference/GetModelInfo", carol) == grpc.StatusCode.UNAUTHENTICATED,
-                       10, "carol's token is gone")
+                       what="carol's token is gone")
     assert calls.answered > 20 and not calls.problems, calls.problems[:3]
     log = fleet.cluster.router.log()
     assert "event=tls_reload_failed" in log and "event=tls_reloaded" in log
@@ -248,7 +248,7 @@ def test_an_authority_is_replaced_without_a_stop(fleet, tmp_path):
         for role in ROLES:
             change(role)
         for process in processes:
-            wait_until(lambda: process.log().count("event=tls_reloaded") > reloads[process], 10, f"{process.name} reloaded")
+            wait_until(lambda: process.log().count("event=tls_reloaded") > reloads[process], what=f"{process.name} reloaded")
 
     def trust_both(role):
         bundle = new[role].path("ca.crt")
@@ -268,7 +268,7 @@ def test_an_authority_is_replaced_without_a_stop(fleet, tmp_path):
     fleet.cluster.attention[0].start()
     wait_serving(fleet.cluster.attention[0].address, credentials=fleet.identities["router"].credentials())
     with fleet.client() as client:
-        wait_until(lambda: all(worker.ready for worker in client.load().workers), 20, "workers of the new authority")
+        wait_until(lambda: all(worker.ready for worker in client.load().workers), what="workers of the new authority")
         assert client.generate(ids=[5, 6, 7], max_new_tokens=4).ids
     with fleet.channel("attention-worker", old_router) as channel:
         assert code_of(channel, HEALTH) == grpc.StatusCode.UNAVAILABLE
@@ -319,7 +319,7 @@ def test_m1_token_makes_what_the_router_reads(fleet):
     replace_file(fleet.token_file, token_lines(TOKENS) + line + "\n")
     with fleet.channel("router") as channel:
         wait_until(lambda: code_of(channel, "/m1.v1.Inference/GetModelInfo", (("authorization", f"Bearer {token}"),)) ==
-                   grpc.StatusCode.OK, 10, "dora")
+                   grpc.StatusCode.OK, what="dora")
 
 
 def test_a_local_cluster_with_tls(stubs, tmp_path):
@@ -367,7 +367,7 @@ def test_bad_flags_are_told_before_the_model_loads(fleet, tmp_path, binary, flag
         cases += [([f"--token_file={tmp_path}/garbage"], "line 1"), (["--token_file=/dev/null"], "not a regular file")]
     for extra, message in cases:
         run = subprocess.run([os.path.join(BIN, binary), f"--model={MODEL}", "--port=0", *flags, *extra], capture_output=True,
-                             text=True, timeout=20, check=False)
+                             text=True, timeout=120, check=False)
         assert run.returncode == 2 and message in run.stderr, (extra, run.returncode, run.stderr)
         assert "listening" not in run.stdout
 

@@ -75,7 +75,7 @@ def test_killed_expert_workers_leak_nothing(requests_of, wanted):
             wait_until(lambda: peer_addresses(client)[0].startswith("shm:"))
             if turn < 3:  # what is opened once may come late
                 first = list(map(max, itertools.zip_longest(settled(footprint), first, fillvalue=0)))
-        wait_until(lambda: not_more(footprint(), first), 20, f"not more than {first} again")
+        wait_until(lambda: not_more(footprint(), first), what=f"not more than {first} again")
         assert answers(client, requests_of) == wanted
     assert leftovers() == before
 
@@ -94,5 +94,5 @@ def test_killed_attention_workers_leak_nothing(requests_of, wanted):
             wait_serving(cluster.target)
             if turn < 3:  # what is opened once may come late
                 first = list(map(max, itertools.zip_longest(settled(footprint), first, fillvalue=0)))
-        wait_until(lambda: not_more(footprint(), first), 20, f"not more than {first} again")
+        wait_until(lambda: not_more(footprint(), first), what=f"not more than {first} again")
         assert answers(client, requests_of) == wanted

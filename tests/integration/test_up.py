@@ -90,7 +90,7 @@ def test_no_child_survives_a_killed_parent(stubs):
     pids = children(up.popen.pid)
     assert len(pids) == 4
     up.end(signal.SIGKILL)
-    wait_until(lambda: not any(alive(pid) for pid in pids), 10, "children gone")
+    wait_until(lambda: not any(alive(pid) for pid in pids), what="children gone")
 
 
 def test_inproc_has_no_expert_process(stubs):
@@ -116,7 +116,7 @@ def test_every_flag_of_a_server_is_passed_on():
 
 def run_up(*flags):
     run = subprocess.run([os.path.join(BIN, "m1"), "up", "--port=0", *flags], capture_output=True, text=True,
-                         timeout=30, check=False)
+                         timeout=120, check=False)
     return run.returncode, run.stderr
 
 

@@ -60,7 +60,7 @@ def test_the_log_tells_how_loading_went(wanted, weights):
     flags = ["--weights=" + weights, "--log_level=info"]
     with Cluster(MODEL, expert_workers=2, common_flags=flags) as cluster:
         for process in workers(cluster):
-            wait_until(lambda: "event=serving" in process.log(), 10, "event=serving")
+            wait_until(lambda: "event=serving" in process.log(), what="event=serving")
             log = process.log()
             done, total, gigabytes = re.search(
                 r"event=loaded done_bytes=(\d+) total_bytes=(\d+) seconds=\d+\.\d+ gb_per_second=(\d+\.\d+)", log).groups()

@@ -18,7 +18,7 @@ GOOD = ["--model=models/tiny", "--attention_workers=127.0.0.1:9"]
 
 
 def run(*flags):
-    return subprocess.run([ROUTER, *flags], capture_output=True, text=True, timeout=20)
+    return subprocess.run([ROUTER, *flags], capture_output=True, text=True, timeout=60)
 
 
 class RouterProcessTest(unittest.TestCase):
@@ -73,10 +73,10 @@ class RouterProcessTest(unittest.TestCase):
         self.assertRegex(line, r"^listening 127\.0\.0\.1:\d+\n$")
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 0, err)
         self.assertEqual(out, "")
-        self.assertLess(time.monotonic() - started, 5)
+        self.assertLess(time.monotonic() - started, 15)  # --drain_timeout is 30 s
 
     def test_port_in_use_exits_2(self):
         process = subprocess.Popen([ROUTER, *GOOD], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -74,7 +74,7 @@ void RouterFixture::StartRouter(RouterOptions options) {
 void RouterFixture::TearDown() { router_.reset(); }
 
 bool RouterFixture::Eventually(const std::function<bool()>& condition) {
-  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  const absl::Time deadline = absl::Now() + absl::Minutes(1);
   while (!condition()) {
     if (absl::Now() > deadline) return false;
     absl::SleepFor(absl::Milliseconds(5));

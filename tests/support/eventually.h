@@ -9,10 +9,10 @@
 
 namespace m1 {
 
-// Polls until `condition` holds; false after ten seconds.
+// Polls until `condition` holds; false after a minute: machines that run tests stall.
 template <typename Condition>
 bool Eventually(Condition condition) {
-  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  const absl::Time deadline = absl::Now() + absl::Minutes(1);
   while (!condition()) {
     if (absl::Now() > deadline) return false;
     absl::SleepFor(absl::Milliseconds(1));

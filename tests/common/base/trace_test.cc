@@ -22,7 +22,7 @@ std::string ReadFile(const std::string& path) {
 }
 
 TEST(TraceTest, WritesSpansThatAreJson) {
-  const std::string path = testing::TempDir() + "/trace.json";
+  const std::string path = testing::TempDir() + "/trace-" + std::to_string(getpid()) + ".json";
   {
     auto trace = TraceFile::Create(path, "worker");
     ASSERT_OK(trace);
@@ -46,7 +46,7 @@ TEST(TraceTest, WritesSpansThatAreJson) {
 }
 
 TEST(TraceTest, KeepsNoMoreThanItMay) {
-  const std::string path = testing::TempDir() + "/full.json";
+  const std::string path = testing::TempDir() + "/full-" + std::to_string(getpid()) + ".json";
   {
     auto trace = TraceFile::Create(path, "worker", /*max_spans=*/3);
     ASSERT_OK(trace);

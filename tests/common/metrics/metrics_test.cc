@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <string>
 #include <thread>
@@ -233,13 +234,18 @@ TEST(ServerMetricsTest, ATakenPortIsAnError) {
   EXPECT_THAT(second.status().message(), HasSubstr("--metrics_port"));
 }
 
+// One that nobody wakes takes two seconds each time, a machine that stalls does not.
 TEST(ServerMetricsTest, StopsAtOnce) {
   for (const char* address : {"127.0.0.1", "0.0.0.0"}) {
-    StartedServer server = StartSomewhere(address);
-    absl::SleepFor(absl::Milliseconds(50));  // it waits for a connection by now
-    const absl::Time start = absl::Now();
-    server.metrics.reset();
-    EXPECT_LT(absl::Now() - start, absl::Milliseconds(1500)) << address;
+    absl::Duration fastest = absl::InfiniteDuration();
+    for (int i = 0; i < 3 && fastest > absl::Milliseconds(1500); ++i) {
+      StartedServer server = StartSomewhere(address);
+      absl::SleepFor(absl::Milliseconds(50));  // it waits for a connection by now
+      const absl::Time start = absl::Now();
+      server.metrics.reset();
+      fastest = std::min(fastest, absl::Now() - start);
+    }
+    EXPECT_LT(fastest, absl::Milliseconds(1500)) << address;
   }
 }
 

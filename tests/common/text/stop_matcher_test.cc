@@ -3,11 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <ctime>
 #include <optional>
 #include <random>
 
 #include "absl/strings/match.h"
-#include "absl/time/clock.h"
 
 namespace m1 {
 namespace {
@@ -141,7 +141,7 @@ TEST(StopMatcherTest, TimeIsLinearWhateverTheStringsAre) {
   for (size_t i = 0; i < 16; ++i) {
     stops.push_back(std::string(1007 + i, 'a') + "b" + std::string(16 - i, 'a'));
   }
-  const absl::Time start = absl::Now();
+  const std::clock_t start = std::clock();
   StopMatcher matcher(stops);
   size_t num_shown = 0;
   for (int i = 0; i < 1'000'000; ++i)
@@ -149,7 +149,7 @@ TEST(StopMatcherTest, TimeIsLinearWhateverTheStringsAre) {
   num_shown += matcher.Finish().size();
   EXPECT_EQ(num_shown, 1'000'000U);
   EXPECT_FALSE(matcher.matched());
-  EXPECT_LT(absl::Now() - start, absl::Seconds(20));
+  EXPECT_LT(std::clock() - start, 20 * CLOCKS_PER_SEC);
 }
 
 }  // namespace

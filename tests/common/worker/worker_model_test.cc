@@ -1,7 +1,10 @@
 #include "common/worker/worker_model.h"
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
+#include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -62,8 +65,8 @@ TEST(WorkerModelTest, WhatIsWrongWithFilesIsNotTheFlagsFault) {
   WorkerModelOptions options = Valid();
   options.directory = "tests/no_such_directory";
   EXPECT_EQ(OpenWorkerModel(options).status().code(), absl::StatusCode::kNotFound);
-  const std::filesystem::path folder =
-      std::filesystem::path(testing::TempDir()) / "worker_model_test_bad_config";
+  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) /
+                                       ("worker_model_test_bad_config_" + std::to_string(getpid()));
   std::filesystem::create_directories(folder);
   std::ofstream(folder / "config.json") << "{\"model_type\": \"gpt\"}";
   options.directory = folder.string();

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -70,7 +71,7 @@ TEST(LengthDistributionTest, LogNormalHasItsMedianAndBounds) {
 }
 
 TEST(LengthDistributionTest, FileInTurn) {
-  const std::string path = testing::TempDir() + "/lengths.txt";
+  const std::string path = testing::TempDir() + "/lengths-" + std::to_string(getpid()) + ".txt";
   std::ofstream(path) << "5\n9\n";
   EXPECT_THAT(Drawn("file:" + path, 5), ElementsAre(5, 9, 5, 9, 5));
   std::ofstream(path) << "5\nnine\n";

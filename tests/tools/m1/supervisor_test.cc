@@ -16,8 +16,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// A folder with shell scripts in place of the servers. Each prints a fixed port (or the one it is given), notes
-// its start with its arguments in a file, and waits.
+// A folder with shell scripts in place of the servers. Each prints a fixed port (or the one it is
+// given), notes its start with its arguments in a file, and waits.
 class SupervisorTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -35,8 +35,8 @@ class SupervisorTest : public ::testing::Test {
     std::filesystem::permissions(path, std::filesystem::perms::owner_all);
   }
   void Script(const std::string& name, const std::string& port) {
-    Write(name, absl::StrCat("#!/bin/sh\necho \"$$ $*\" >> ", folder_.string(), "/", name, ".starts\n",
-                             "echo listening 127.0.0.1:", port, "\nexec sleep 60\n"));
+    Write(name, absl::StrCat("#!/bin/sh\necho \"$$ $*\" >> ", folder_.string(), "/", name,
+                             ".starts\n", "echo listening 127.0.0.1:", port, "\nexec sleep 600\n"));
   }
   std::vector<std::string> Starts(const std::string& name) {
     std::ifstream file(folder_ / absl::StrCat(name, ".starts"));
@@ -44,18 +44,18 @@ class SupervisorTest : public ::testing::Test {
     for (std::string line; std::getline(file, line);) lines.push_back(line);
     return lines;
   }
-  // Steps until `done` or five seconds have passed.
+  // Steps until `done` or a minute has passed.
   template <typename Done>
   absl::Status StepUntil(Supervisor* supervisor, const Done& done) {
-    const absl::Time end = absl::Now() + absl::Seconds(5);
+    const absl::Time end = absl::Now() + absl::Minutes(1);
     while (!done() && absl::Now() < end) {
       if (absl::Status status = supervisor->Step(absl::Now()); !status.ok()) return status;
       absl::SleepFor(absl::Milliseconds(5));
     }
-    return done() ? absl::OkStatus() : absl::DeadlineExceededError("not in 5 s");
+    return done() ? absl::OkStatus() : absl::DeadlineExceededError("not within a minute");
   }
   static void Stop(Supervisor* supervisor) {
-    supervisor->StopAll(absl::Seconds(5), [] { return false; });
+    supervisor->StopAll(absl::Minutes(1), [] { return false; });
   }
 
   std::filesystem::path folder_;
