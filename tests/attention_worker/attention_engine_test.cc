@@ -25,6 +25,7 @@ class FaultyExchange final : public ExpertExchange {
   struct Faults {
     std::atomic<bool> missing = false;
     std::atomic<bool> fail_combine = false;
+    std::atomic<int> combines_until_block = 0;  // 0: not to block
     std::atomic<bool> block_combine = false;
     std::atomic<bool> is_blocked = false;
   };
@@ -33,6 +34,8 @@ class FaultyExchange final : public ExpertExchange {
 
   absl::Status Dispatch(const DispatchBatch& batch) override { return inner_->Dispatch(batch); }
   absl::Status Combine(int32_t lane) override {
+    if (faults_->combines_until_block > 0 && --faults_->combines_until_block == 0)
+      faults_->block_combine = true;
     while (faults_->block_combine) {
       faults_->is_blocked = true;
       absl::SleepFor(absl::Milliseconds(1));
@@ -66,14 +69,7 @@ class RecordingSink final : public EventSink {
     num_paused_ += events.paused_sequence_ids.size();
     num_preempted_ += events.preempted_sequence_ids.size();
     credits_ = events.credits;
-    if (on_tokens_ != nullptr && !events.tokens.empty()) std::exchange(on_tokens_, nullptr)();
     changed_.SignalAll();
-  }
-
-  // Calls it at the next tokens, on the engine's thread.
-  void OnTokens(std::function<void()> on_tokens) {
-    MutexLock lock(&mutex_);
-    on_tokens_ = std::move(on_tokens);
   }
 
   // Waits until `condition` of this sink holds.
@@ -105,7 +101,6 @@ class RecordingSink final : public EventSink {
 
   mutable Mutex mutex_;
   CondVar changed_;
-  std::function<void()> on_tokens_ ABSL_GUARDED_BY(mutex_);
   std::vector<TokenScore> tokens_ ABSL_GUARDED_BY(mutex_);
   std::vector<FinishedSequence> finished_ ABSL_GUARDED_BY(mutex_);
   size_t num_prompt_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -127,7 +122,6 @@ SequenceStart Greedy(int64_t id, int32_t max_new_tokens) {
 class EngineTest : public testing::Test {
  protected:
   ~EngineTest() override { faults_.block_combine = false; }
-
   void Create(LocalModelOptions options = {}) {
     options.wrap_exchange = [this](std::unique_ptr<ExpertExchange> inner) {
       return std::make_unique<FaultyExchange>(std::move(inner), &faults_);
@@ -138,13 +132,11 @@ class EngineTest : public testing::Test {
   void Submit(SequenceCommand command) {
     ASSERT_TRUE(model_->engine().Submit(client_, std::move(command)).ok());
   }
-  // It has its first tokens, and stands in a step until block_combine is taken back: on a machine
-  // that stalls it would be over before a test goes on.
-  void SubmitAndHold(SequenceStart start) {
-    sink_->OnTokens([this] { faults_.block_combine = true; });
+  // It stands in a step until block_combine is taken back: it might be over before a test goes on.
+  void SubmitAndHold(SequenceStart start, int num_combines = 50) {
+    faults_.combines_until_block = num_combines;
     Submit(std::move(start));
-    sink_->WaitFor([](const RecordingSink& sink)
-                       ABSL_NO_THREAD_SAFETY_ANALYSIS { return !sink.tokens_.empty(); });
+    while (!faults_.is_blocked) absl::SleepFor(absl::Milliseconds(1));
   }
   void WaitForPauses(size_t count) {
     sink_->WaitFor([count](const RecordingSink& sink)
@@ -660,9 +652,7 @@ TEST_F(EngineTest, ALossDuringAStepIsTold) {
   Create();
   sink_->WaitFor([](const RecordingSink& s)
                      ABSL_NO_THREAD_SAFETY_ANALYSIS { return s.credits_.ready; });
-  faults_.block_combine = true;
-  Submit(Greedy(1, 5));
-  while (!faults_.is_blocked) absl::SleepFor(absl::Milliseconds(1));
+  SubmitAndHold(Greedy(1, 5), 1);
   faults_.missing = true;
   model_->engine().OnExpertsChanged();
   sink_->WaitFor([](const RecordingSink& s)
@@ -679,9 +669,7 @@ TEST_F(EngineTest, ALossDuringAStepIsTold) {
 // What it holds is freed when the step ends, before another one starts.
 TEST_F(EngineTest, ACancelDuringAStepIsHandledRightAfterIt) {
   Create();
-  faults_.block_combine = true;
-  Submit(Greedy(1, 5));
-  while (!faults_.is_blocked) absl::SleepFor(absl::Milliseconds(1));
+  SubmitAndHold(Greedy(1, 5), 1);
   Submit(CancelSequence{.sequence_id = 1});
   faults_.block_combine = false;
   sink_->WaitForFinished(1);
