@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The slower checks: AddressSanitizer + UBSan with the services, ThreadSanitizer on engines and policy, clang's
+# The slower checks: AddressSanitizer + UBSan on everything, ThreadSanitizer on engines and policy, clang's
 # thread-safety analysis, clang-tidy, fuzzing, and the CUDA kernels through nvcc. Usage: scripts/check.sh
 #   M1_FUZZ_SECONDS  seconds for each fuzz target (default 20)
 #   M1_TIDY_SECONDS  clang-tidy starts no further file after this many seconds (default 600; 0: all files)
@@ -32,7 +32,12 @@ test_targets() {
   comm -12 <(ninja -C "build/$preset" -t targets all | sed -n 's/: phony$//p' | sort) <(printf '%s\n' "$@" | sort)
 }
 
-# Only what test.sh could not run without gRPC: the processes and the tests that need it.
+asan_libraries() {
+  m1_build asan
+  ctest --preset asan -j "$M1_JOBS" -LE 'gpu|slow|integration|lint' --no-tests=error
+}
+
+# Only what asan_libraries could not run without gRPC: the processes and the tests that need it.
 asan_services() {
   local tests targets
   mapfile -t tests < <(comm -23 <(list_tests asan-services -LE 'gpu|slow|lint') <(list_tests asan))
@@ -125,6 +130,7 @@ m1_stage "clang build with thread-safety analysis" m1_build clang-analysis
 m1_stage "clang-tidy" scripts/lib/clang_tidy.sh build/clang-analysis "$M1_TIDY_SECONDS" "$M1_JOBS"
 m1_stage "tsan: engines and policy" tsan
 m1_stage "fuzz" fuzz
+m1_stage "asan+ubsan build and tests, libraries without gRPC" asan_libraries
 m1_stage "asan+ubsan build and tests of the services" asan_services
 m1_stage "asan+ubsan integration tests" asan_services_integration
 m1_stage "quickstart" scripts/quickstart.sh

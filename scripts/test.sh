@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and tests everything that a change must keep working: release build, all tests, integration tests
-# against the real processes, then AddressSanitizer + UBSan on the libraries that do not need gRPC.
+# against the real processes. Sanitizers are in check.sh.
 # Under 25 minutes on 2 cores from nothing. Usage: scripts/test.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
@@ -16,13 +16,10 @@ release_tests() {
 }
 # pytest's exit code 5 is "no test collected": an error here too.
 integration() { .venv/bin/python -m pytest tests/integration tests/deploy -m 'not slow' -q -p no:cacheprovider --durations=8; }
-asan_tests() { ctest --preset asan -j "$M1_JOBS" -LE 'gpu|slow|integration|lint' --no-tests=error; }
 
 m1_stage "install what is missing" install
 m1_stage "release build" m1_build release
 m1_stage "release tests" release_tests
 m1_stage "integration tests" integration
-m1_stage "asan+ubsan build, libraries without gRPC" m1_build asan
-m1_stage "asan+ubsan tests" asan_tests
 m1_print_stages
 echo "test.sh: passed"
