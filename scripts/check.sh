@@ -50,7 +50,8 @@ asan_services() {
   ASAN_OPTIONS="$ASAN_OPTIONS:log_path=$PWD/$reports/report" UBSAN_OPTIONS="$UBSAN_OPTIONS:log_path=$PWD/$reports/report" \
     ctest --preset asan-services -j "$M1_JOBS" --no-tests=error --repeat until-pass:2 -R "^($(IFS='|'; echo "${tests[*]}"))\$" ||
     { cat "$reports"/* 2>/dev/null; m1_die "tests of the services failed"; }
-  if compgen -G "$reports/*" >/dev/null; then
+  # A file may hold no more than the warning that makecontext, which the simulated GPU uses, is not fully supported.
+  if grep -sE 'ERROR: |SUMMARY: |runtime error: ' "$reports"/*; then
     cat "$reports"/*
     m1_die "a sanitizer has reported"
   fi
