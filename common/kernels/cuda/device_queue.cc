@@ -20,16 +20,12 @@ absl::Status DeviceQueue::Submit() {
 
 absl::Status DeviceQueue::CopyToDevice(void* device, const void* host, size_t bytes) {
   M1_RETURN_IF_ERROR(Submit());
-  M1_RETURN_IF_ERROR(errors_->ToStatus(ToDevice(device, host, bytes, stream_), "upload"));
-  used_ = sent_ = 0;
-  return absl::OkStatus();
+  return Drained(ToDevice(device, host, bytes, stream_), "upload");
 }
 
 absl::Status DeviceQueue::CopyToHost(void* host, const void* device, size_t bytes) {
   M1_RETURN_IF_ERROR(Submit());
-  M1_RETURN_IF_ERROR(errors_->ToStatus(ToHost(host, device, bytes, stream_), "download"));
-  used_ = sent_ = 0;
-  return absl::OkStatus();
+  return Drained(ToHost(host, device, bytes, stream_), "download");
 }
 
 void DeviceQueue::Free(void* device) {
@@ -37,16 +33,16 @@ void DeviceQueue::Free(void* device) {
   FreeDevice(device);           // waits
 }
 
-absl::Status DeviceQueue::Drain() {
-  M1_RETURN_IF_ERROR(Submit());
-  M1_RETURN_IF_ERROR(errors_->ToStatus(Synchronize(stream_), "wait"));
+absl::Status DeviceQueue::Drained(LaunchError error, absl::string_view what) {
+  M1_RETURN_IF_ERROR(errors_->ToStatus(error, what));
   used_ = sent_ = 0;
   return absl::OkStatus();
 }
 
 absl::Status DeviceQueue::Reserve(size_t bytes) {
   if (used_ + bytes <= capacity_) return absl::OkStatus();
-  M1_RETURN_IF_ERROR(Drain());
+  M1_RETURN_IF_ERROR(Submit());
+  M1_RETURN_IF_ERROR(Drained(Synchronize(stream_), "wait"));
   return bytes <= capacity_ ? absl::OkStatus() : GrowArrays(bytes);
 }
 
@@ -73,7 +69,7 @@ void DeviceQueue::FreeArrays() {
 
 absl::StatusOr<void*> DeviceQueue::Scratch(size_t bytes) {
   if (bytes <= scratch_capacity_) return scratch_;
-  // Not Drain: arrays of the operation that asks are still to be read.
+  // Not Drained: arrays of the operation that asks are still to be read.
   M1_RETURN_IF_ERROR(Submit());
   M1_RETURN_IF_ERROR(errors_->ToStatus(Synchronize(stream_), "scratch"));
   FreeDevice(scratch_);

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 #include "common/base/status_macros.h"
 #include "common/kernels/cuda/device_errors.h"
@@ -36,7 +37,7 @@ class DeviceQueue {
 
   // Where operations launch.
   LaunchTarget target() { return &gathered_; }
-  // Has what only the stream's own calls put there, after Submit.
+  // For its other calls, which see what was gathered only after Submit.
   Stream stream() const { return stream_; }
 
   // Hands what was gathered to the stream.
@@ -72,8 +73,8 @@ class DeviceQueue {
     return data;
   }
 
-  // Submit and wait: arrays may be written over.
-  absl::Status Drain();
+  // After a call that waited for the stream: arrays may be written over.
+  absl::Status Drained(LaunchError error, absl::string_view what);
   absl::Status GrowArrays(size_t bytes);
   void FreeArrays();
 
